@@ -1,0 +1,59 @@
+# make run    set up, then start proxyctl with the built-in example (http://127.0.0.1:8080)
+# make test   set up, install what the tests need (as root), then lint, types and tests
+# make lint   formatting, lint and types only
+# make load   30 s of mixed load with a reload every 2 s; prints failures
+# make compare  side by side with HAProxy and nginx
+# make clean  remove what the above has made
+
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+INSTALLED_LOAD := .venv/.installed-load
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore
+
+.PHONY: help run test lint load compare packages clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: $(INSTALLED)
+	@exec $(BIN)/proxyctl start
+
+test: packages $(INSTALLED)
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+load: packages $(INSTALLED_LOAD)
+	$(BIN)/python -m loadtests.run_load
+
+compare: packages $(INSTALLED_LOAD)
+	$(BIN)/python -m loadtests.compare
+
+packages:
+	@tests/install_packages.sh
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "proxyctl needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	    echo "Name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "Python's venv module is missing. As root: apt install make python3-venv" >&2; exit 1; }
+	@echo "Setting up .venv (once; takes a minute)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP) -e '.[dev]' </dev/null
+	@touch $@
+
+$(INSTALLED_LOAD): $(INSTALLED)
+	@$(PIP) -e '.[dev,load]' </dev/null
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

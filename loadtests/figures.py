@@ -1,0 +1,227 @@
+"""Samples of a comparison, and what they say: medians, ratios to the better peer, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Final
+
+from msgspec import Struct
+
+PEERS: Final = ("haproxy", "nginx")
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """One kind of work. ``floor`` is the ratio to the better peer that must be reached.
+
+    Where ``lower_is_better``, the ratio must be at most the floor.
+    """
+
+    name: str
+    title: str
+    unit: str
+    cpu_unit: str  # of CPU time per operation; empty: not measured
+    floor: float
+    lower_is_better: bool = False
+
+
+WORKS: Final = (
+    Work(
+        name="connections",
+        title="new connections",
+        unit="connections/s",
+        cpu_unit="µs/connection",
+        floor=0.80,
+    ),
+    Work(
+        name="messages",
+        title="small messages, 64 kept connections",
+        unit="messages/s",
+        cpu_unit="µs/message",
+        floor=0.85,
+    ),
+    Work(
+        name="bulk",
+        title="bulk, 4 connections",
+        unit="Gbit/s",
+        cpu_unit="µs/MiB",
+        floor=1.0,
+    ),
+    Work(
+        name="proxy_v2",
+        title="new connections, PROXY v2 in and out",
+        unit="connections/s",
+        cpu_unit="µs/connection",
+        floor=0.80,
+    ),
+    Work(
+        name="memory",
+        title="memory per idle connection",
+        unit="bytes",
+        cpu_unit="",
+        floor=0.70,
+        lower_is_better=True,
+    ),
+)
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One measurement of one proxy in one round. ``value`` is in the unit of its work."""
+
+    work: str
+    proxy: str
+    round: int
+    value: float
+    cpu_us: float | None = None  # per operation, over all processes of the proxy
+    errors: int = 0
+    note: str = ""  # what went wrong, in words
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """All rounds of one proxy at one work. ``ratio`` compares medians with the better peer's."""
+
+    work: str
+    proxy: str
+    rounds: int
+    median: float
+    low: float
+    high: float
+    cpu_us: float | None
+    errors: int
+    ratio: float | None  # None: no peer did this work
+    round_ratios: list[float]  # the same within each round; shows how steady the machine was
+    passed: bool | None  # None: a peer, which has no floor
+
+
+def summarize(work: Work, samples: Sequence[Sample]) -> list[Summary]:
+    """One Summary per proxy that did ``work``, in the order in which they first appear."""
+    mine = [sample for sample in samples if sample.work == work.name]
+    proxies = list(dict.fromkeys(sample.proxy for sample in mine))
+    rows = {proxy: [sample for sample in mine if sample.proxy == proxy] for proxy in proxies}
+    medians = {proxy: median(sample.value for sample in rows[proxy]) for proxy in proxies}
+    best = better_peer(work, medians)
+    return [_summary(work, proxy, rows, medians, best) for proxy in proxies]
+
+
+def better_peer(work: Work, values: dict[str, float]) -> float | None:
+    """The better value of HAProxy and nginx, or None where neither has one."""
+    found = [values[peer] for peer in PEERS if peer in values]
+    if not found:
+        return None
+    return min(found) if work.lower_is_better else max(found)
+
+
+def _summary(
+    work: Work,
+    proxy: str,
+    rows: dict[str, list[Sample]],
+    medians: dict[str, float],
+    best: float | None,
+) -> Summary:
+    samples = rows[proxy]
+    costs = [sample.cpu_us for sample in samples if sample.cpu_us is not None]
+    errors = sum(sample.errors for sample in samples)
+    ratio = medians[proxy] / best if best else None
+    passed = None
+    if proxy not in PEERS:
+        passed = reaches(work, ratio) and not errors
+    return Summary(
+        work=work.name,
+        proxy=proxy,
+        rounds=len(samples),
+        median=medians[proxy],
+        low=min(sample.value for sample in samples),
+        high=max(sample.value for sample in samples),
+        cpu_us=median(costs) if costs else None,
+        errors=errors,
+        ratio=ratio,
+        round_ratios=_round_ratios(work, proxy, rows),
+        passed=passed,
+    )
+
+
+def _round_ratios(work: Work, proxy: str, rows: dict[str, list[Sample]]) -> list[float]:
+    ratios = []
+    for sample in rows[proxy]:
+        others = {
+            name: other.value
+            for name, row in rows.items()
+            for other in row
+            if other.round == sample.round
+        }
+        best = better_peer(work, others)
+        if best:
+            ratios.append(sample.value / best)
+    return ratios
+
+
+def reaches(work: Work, ratio: float | None) -> bool:
+    """Whether a ratio reaches the floor of its work. Without a peer there is nothing to miss."""
+    if ratio is None:
+        return True
+    return ratio <= work.floor if work.lower_is_better else ratio >= work.floor
+
+
+def failures(summaries: Sequence[Summary]) -> list[str]:
+    """What fails the run, one sentence each: a floor missed, or errors of any proxy."""
+    works = {work.name: work for work in WORKS}
+    found = []
+    for row in summaries:
+        work = works[row.work]
+        if row.errors:
+            found.append(f"{row.work}: {row.proxy} had {row.errors} errors")
+        if row.proxy not in PEERS and not reaches(work, row.ratio):
+            bound = "at most" if work.lower_is_better else "at least"
+            found.append(
+                f"{row.work}: {row.proxy} has {row.ratio:.3f}, must be {bound} {work.floor:.2f}"
+            )
+    return found
+
+
+def number(value: float) -> str:
+    """A figure for people: three digits or so, thousands apart."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _cells(row: Summary) -> list[str]:
+    work = next(work for work in WORKS if work.name == row.work)
+    spread = f"{number(row.low)} .. {number(row.high)}"
+    cpu = "" if row.cpu_us is None else f"{row.cpu_us:.1f} {work.cpu_unit}"
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    floor, verdict = "", ""
+    if row.passed is not None:
+        floor = f"{'≤' if work.lower_is_better else '≥'} {work.floor:.2f}"
+        if row.round_ratios:
+            ratio += f" ({min(row.round_ratios):.2f} .. {max(row.round_ratios):.2f})"
+        verdict = "PASS" if row.passed else "FAIL"
+    figure = f"{number(row.median)} {work.unit}"
+    return [row.work, row.proxy, figure, spread, cpu, ratio, floor, str(row.errors), verdict]
+
+
+HEADINGS: Final = (
+    "work",
+    "proxy",
+    "median",
+    "lowest .. highest",
+    "CPU",
+    "ratio (by round)",
+    "floor",
+    "errors",
+    "",
+)
+
+
+def text_table(summaries: Sequence[Summary]) -> str:
+    """The table for a terminal, columns aligned."""
+    rows = [list(HEADINGS), *map(_cells, summaries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def markdown_table(summaries: Sequence[Summary]) -> str:
+    """The same table in Markdown."""
+    lines = [list(HEADINGS), ["---"] * len(HEADINGS), *map(_cells, summaries)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

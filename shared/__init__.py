@@ -1,0 +1,1 @@
+"""What the supervisor and the workers both use: config, messages, counters, errors, codecs."""

@@ -1,0 +1,34 @@
+"""Why a connection ended: exactly one reason each, the label ``end`` of counters and logs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class End(StrEnum):
+    """The end reasons (design section 5). ``*_closed`` names the side that sent FIN first."""
+
+    CLIENT_CLOSED = "client_closed"
+    TARGET_CLOSED = "target_closed"
+    CLIENT_RESET = "client_reset"
+    TARGET_RESET = "target_reset"
+    CLIENT_GONE = "client_gone"  # before the target was connected
+    PROXY_HEADER_INVALID = "proxy_header_invalid"
+    PROXY_HEADER_MISSING = "proxy_header_missing"
+    PROXY_HEADER_TIMEOUT = "proxy_header_timeout"
+    PROXY_HEADER_UNTRUSTED = "proxy_header_untrusted"
+    PROXY_LOCAL = "proxy_local"
+    NO_ROUTE = "no_route"
+    PREFACE_TIMEOUT = "preface_timeout"
+    CONNECT_FAILED = "connect_failed"
+    CONNECT_TIMEOUT = "connect_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    HALF_CLOSED_TIMEOUT = "half_closed_timeout"
+    LIFETIME = "lifetime"
+    ROUTE_REMOVED = "route_removed"
+    DRAIN_DEADLINE = "drain_deadline"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    OVERLOAD = "overload"
+    INTERNAL_ERROR = "internal_error"
+

@@ -1,0 +1,105 @@
+"""Sets of IP networks: who is trusted, which clients a route is for.
+
+IPv4-mapped IPv6 (``::ffff:10.0.0.1``) is unfolded on both sides, so that one entry stands for a
+client whichever family it comes in by (design section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from msgspec import Struct
+
+from shared.units import short
+
+_CACHED_ADDRESSES: Final = 4096  # of clients seen lately; 100 bytes each
+_BITS: Final = {4: 32, 6: 128}
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
+
+
+class Network(Struct, frozen=True, order=True):
+    """One network: IP ``version`` 4 or 6, its first address as a number, ``prefix`` bits."""
+
+    version: int
+    base: int
+    prefix: int
+
+    def contains(self, version: int, number: int) -> bool:
+        """Whether an address, as `split_ip` gives it, lies within."""
+        shift = _BITS[self.version] - self.prefix
+        return version == self.version and number >> shift == self.base >> shift
+
+    def covers(self, other: Network) -> bool:
+        """Whether every address of ``other`` lies within."""
+        return other.prefix >= self.prefix and self.contains(other.version, other.base)
+
+    def __str__(self) -> str:
+        """As ``10.0.0.0/8``."""
+        address = (IPv4Address if self.version == 4 else IPv6Address)(self.base)
+        return f"{address}/{self.prefix}"
+
+
+def parse_network(text: str) -> Network:
+    """``"10.0.0.0/8"`` or a single address. ValueError with a message fit for the operator."""
+    if "%" in text:
+        raise ValueError(f"{short(text)}: a network has no zone")
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(_why_no_network(text)) from None
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        base = int(network.network_address) & 0xFFFFFFFF
+        return Network(4, base, network.prefixlen - _MAPPED.prefixlen)
+    return Network(network.version, int(network.network_address), network.prefixlen)
+
+
+def _why_no_network(text: str) -> str:
+    try:
+        loose = ip_network(text, strict=False)
+    except ValueError:
+        return f"{short(text)} is no IP address or network"
+    return f"{short(text)} has bits set beyond its prefix; write {loose}"
+
+
+@lru_cache(maxsize=_CACHED_ADDRESSES)
+def split_ip(text: str) -> tuple[int, int]:
+    """(IP version, address as a number), IPv4-mapped unfolded, a zone (``%eth0``) left out.
+
+    ValueError where the text is no IP address.
+    """
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.version, int(address)
+
+
+class NetworkSet:
+    """Networks by prefix length: a look-up costs one set test per length that occurs."""
+
+    __slots__ = ("_by_shift",)
+
+    def __init__(self, networks: Iterable[str | Network] = ()) -> None:
+        """Texts as `parse_network` takes them; ValueError for one that is none."""
+        by_shift: dict[tuple[int, int], set[int]] = {}
+        for entry in networks:
+            network = parse_network(entry) if isinstance(entry, str) else entry
+            shift = _BITS[network.version] - network.prefix
+            by_shift.setdefault((network.version, shift), set()).add(network.base >> shift)
+        self._by_shift: Final = [(*key, bases) for key, bases in by_shift.items()]
+
+    def __bool__(self) -> bool:
+        """False where the set is empty."""
+        return bool(self._by_shift)
+
+    def contains(self, text: str) -> bool:
+        """Whether the IP address lies in any of the networks; ValueError where it is none."""
+        if not self._by_shift:
+            return False
+        version, number = split_ip(text)
+        return any(
+            family == version and number >> shift in bases
+            for family, shift, bases in self._by_shift
+        )

@@ -1,0 +1,105 @@
+"""What a worker gets of a config: everything resolved, in base units, nothing left to look up.
+
+The supervisor compiles a checked config into a Plan (`supervisor/compile.py`) and sends it with
+`Prepare` and `PrepareRoutes`; a worker reads no file and resolves no name. Durations are seconds
+as float, sizes bytes, networks text as `ipaddress` prints them. Host names stay names: their
+addresses come apart from the plan (`Endpoints`), since they change without a reload.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+ProxyVersion = Literal["v1", "v2"]
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Seconds; a route's own values are already laid over the global ones.
+
+    0 means none for idle and lifetime, at once for half_closed and drain. ``idle`` has the
+    keep_alive mode worked in (extended: times 6; immortal: 0).
+    """
+
+    connect: float = 30.0
+    initial_data: float = 60.0
+    idle: float = 14400.0
+    half_closed: float = 30.0
+    lifetime: float = 0.0
+    drain: float = 30.0
+
+
+class ProxyPolicy(Struct, frozen=True, kw_only=True):
+    """Which PROXY headers a listener believes. ``trusted`` empty: none is read."""
+
+    trusted: tuple[str, ...] = ()  # networks, "10.0.0.0/8"
+    trusted_names: tuple[str, ...] = ()  # host names; their addresses come with Endpoints
+    versions: tuple[ProxyVersion, ...] = ("v1", "v2")
+    required: bool = True
+    header_timeout: float = 5.0
+    untrusted: Literal["reject", "ignore", "close"] = "reject"
+    local: Literal["serve", "close"] = "serve"
+
+
+class ListenerPlan(Struct, frozen=True, kw_only=True):
+    """One bound address. ``id`` stays the same for as long as this address is served."""
+
+    id: int
+    name: str  # "127.0.0.1:8080", "[::1]:8080" or "unix:/path": the label in counters and logs
+    host: str  # IP address, "" for a Unix socket
+    port: int  # 0 for a Unix socket
+    path: str = ""  # of a Unix socket
+    sockets: int = 1  # held listeners: one per slot, or 1 that all workers share
+    proxy: ProxyPolicy = ProxyPolicy()
+
+
+class TargetPlan(Struct, frozen=True, kw_only=True):
+    """One configured target. Exactly one of ``host`` and ``path`` is set."""
+
+    name: str  # as configured, "app2:9000": the label in counters and logs
+    host: str = ""  # IP address or host name
+    port: int = 0  # 0: preserve, the port that the client came in on
+    path: str = ""  # of a Unix socket
+    weight: int = 1  # 0 takes no new connections
+
+
+class TlvPlan(Struct, frozen=True, kw_only=True):
+    """One TLV to send with PROXY v2: a well-known ``name``, or ``type`` with ``value``."""
+
+    name: str = ""  # authority, alpn, ssl, unique_id, crc32c or received
+    type: int = 0
+    value: bytes = b""
+
+
+class RoutePlan(Struct, frozen=True, kw_only=True):
+    """One route. Known by its name over generations."""
+
+    name: str
+    order: int  # place in the file, the last tie-break
+    listeners: tuple[int, ...]  # ids
+    single_port: frozenset[int] = frozenset()  # ids matched by a port of its own, not a range
+    priority: int = 0
+    client_ips: tuple[str, ...] = ()  # networks; empty: any
+    tls: bool | None = None  # True: only TLS clients; False: only others
+    targets: tuple[TargetPlan, ...] = ()
+    send_proxy: ProxyVersion | None = None
+    send_proxy_tlvs: tuple[TlvPlan, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    half_open: bool = False
+    fingerprint: str = ""  # of everything above: differs exactly when the route changed
+
+
+class Endpoints(Struct, frozen=True, kw_only=True):
+    """IP addresses of each host name that the plan uses; an empty list: it does not resolve."""
+
+    addresses: dict[str, tuple[str, ...]]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """A whole generation."""
+
+    generation: int
+    listeners: tuple[ListenerPlan, ...]
+    routes: tuple[RoutePlan, ...]
+    endpoints: Endpoints

@@ -1,0 +1,1 @@
+"""The proxyctl command."""

@@ -1,0 +1,72 @@
+"""`proxyctl stop`: drain the supervisor, or workers that lost theirs, and wait until it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from shared.messages import Reply
+from supervisor import runtime_dir
+from supervisor.cli import client
+
+_GLANCE_S: Final = 0.05
+# Beyond its own deadline the supervisor retires ports (4 s at most) and ends its workers.
+_MARGIN_S: Final = 15.0
+_CUT_HINT: Final = "`proxyctl stop --now` cuts what is still open"
+
+
+def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
+    """Stop what runs in ``directory``; without ``timeout_s`` the config's drain deadline holds."""
+    wait_s = None if timeout_s is None and not now else (timeout_s or 0.0) + _MARGIN_S
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    if runtime_dir.running_pid(directory) is None:
+        return _stop_orphans(directory, deadline, now)
+    arguments: dict[str, Any] = {"now": now}
+    if timeout_s is not None:
+        arguments["timeout_s"] = timeout_s
+    reply = client.ask(directory, "stop", arguments, wait_s)
+    if reply.exit_code != client.OK:
+        return reply
+    if not _wait(lambda: runtime_dir.running_pid(directory) is None, deadline):
+        return client.timed_out("the supervisor is still there", _CUT_HINT)
+    return reply
+
+
+def _stop_orphans(directory: Path, deadline: float | None, now: bool) -> Reply:
+    """TERM drains an orphan, a second one ends it at once (design section 2)."""
+    pids = runtime_dir.orphans(directory)
+    if not pids:
+        return client.not_running(directory)
+    for pid in pids:
+        _terminate(pid)
+
+    def is_done() -> bool:
+        left = runtime_dir.orphans(directory)
+        if now:
+            for pid in left:
+                _terminate(pid)
+        return not left
+
+    if not _wait(is_done, deadline):
+        left = ", ".join(map(str, runtime_dir.orphans(directory)))
+        return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
+    return Reply(exit_code=client.OK, data={"orphans": pids})
+
+
+def _terminate(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it has just ended
+
+
+def _wait(is_done: Callable[[], bool], deadline: float | None) -> bool:
+    while not is_done():
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(_GLANCE_S)
+    return True

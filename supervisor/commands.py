@@ -1,0 +1,99 @@
+"""What the CLI asks over the control socket, and what it gets (design section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from msgspec import to_builtins
+
+from shared.errors import Problem
+from shared.messages import Reply, Request
+from supervisor.reload import Outcome
+from supervisor.shutdown import Stopped
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+DEGRADED: Final = 4
+
+
+class Commanded(Protocol):
+    """What of the supervisor the commands need."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def workers(self) -> dict[str, Any]: ...
+
+    def is_degraded(self) -> bool: ...
+
+    def request_reload(self) -> asyncio.Future[Outcome]: ...
+
+    def request_stop(self, drain_s: float | None, *, at_once: bool) -> asyncio.Future[Stopped]: ...
+
+
+class Commands:
+    """One method per verb; each returns the Reply."""
+
+    def __init__(self, supervisor: Commanded) -> None:
+        self._supervisor = supervisor
+        self._verbs: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
+            "ping": self._ping,
+            "status": self._status,
+            "workers": self._workers,
+            "reload": self._reload,
+            "stop": self._stop,
+        }
+
+    async def answer(self, request: Request) -> Reply:
+        """Carry out one request."""
+        verb = self._verbs.get(request.verb)
+        if verb is None:
+            return _problem(USAGE, f"unknown verb {request.verb!r}", "verb")
+        return await verb(request.arguments)
+
+    async def _ping(self, _: dict[str, Any]) -> Reply:
+        return Reply(exit_code=OK)
+
+    async def _status(self, _: dict[str, Any]) -> Reply:
+        code = DEGRADED if self._supervisor.is_degraded() else OK
+        return Reply(exit_code=code, data=self._supervisor.status())
+
+    async def _workers(self, _: dict[str, Any]) -> Reply:
+        return Reply(exit_code=OK, data=self._supervisor.workers())
+
+    async def _reload(self, _: dict[str, Any]) -> Reply:
+        # Shielded: others may wait for the same reload.
+        outcome = await asyncio.shield(self._supervisor.request_reload())
+        data = {
+            "generation": outcome.generation,
+            "seconds": outcome.seconds,
+            "summary": outcome.summary,
+            "routes": {
+                "added": outcome.added,
+                "changed": outcome.changed,
+                "removed": outcome.removed,
+            },
+        }
+        if outcome.is_ok:
+            return Reply(exit_code=OK, data=data, warnings=outcome.warnings)
+        kept = Problem(message=f"kept generation {outcome.generation}", code="kept")
+        return Reply(exit_code=FAILED, data=data, errors=[*outcome.errors, kept])
+
+    async def _stop(self, arguments: dict[str, Any]) -> Reply:
+        timeout_s = arguments.get("timeout_s")
+        if timeout_s is not None and not _is_duration(timeout_s):
+            return _problem(USAGE, f"timeout_s must be seconds from 0, not {timeout_s!r}", "usage")
+        at_once = arguments.get("now") is True
+        done = self._supervisor.request_stop(timeout_s, at_once=at_once)
+        stopped = await asyncio.shield(done)
+        return Reply(exit_code=OK, data=to_builtins(stopped))
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+
+
+def _problem(exit_code: int, message: str, code: str) -> Reply:
+    return Reply(exit_code=exit_code, errors=[Problem(message=message, code=code)])

@@ -1,0 +1,121 @@
+"""Where in a config file each key and value stands, and problems that point there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct, field
+
+from shared.errors import Problem
+from shared.units import short
+
+Path = tuple[str | int, ...]  # of a value: ("routes", 2, "match", "ports", 0)
+
+MAX_SOURCE_CHARACTERS: Final = 160  # of a line that is shown; JSON may be one line of megabytes
+_BEFORE_CARET: Final = 60  # characters kept before the caret in a line that is cut
+_CUT: Final = "…"
+
+
+class Mark(Struct, frozen=True):
+    """A place in the text: line and column from 1; ``width`` is the caret's, in characters."""
+
+    line: int
+    col: int
+    width: int = 1
+
+
+class Positions(Struct):
+    """Places by path. TOML has none: the tables are empty, and problems name the path alone."""
+
+    file: str
+    lines: list[str] = field(default_factory=list)
+    values: dict[Path, Mark] = field(default_factory=dict)
+    keys: dict[Path, Mark] = field(default_factory=dict)
+
+    def mark(self, path: Path, at_key: bool = False) -> Mark | None:
+        """Of the key or value at ``path``, else of the nearest thing around it."""
+        if at_key and path in self.keys:
+            return self.keys[path]
+        while path not in self.values:
+            if not path:
+                return None
+            path = path[:-1]
+        return self.values[path]
+
+    def problem(
+        self, path: Path, message: str, *, code: str = "", hint: str = "", at_key: bool = False
+    ) -> Problem:
+        """A problem with the value at ``path``, or with its key."""
+        mark = self.mark(path, at_key)
+        return self.problem_at(mark, message, code=code, hint=hint, path=path_text(path))
+
+    def problem_at(
+        self, mark: Mark | None, message: str, *, code: str = "", hint: str = "", path: str = ""
+    ) -> Problem:
+        """A problem at a place, None where it is not known."""
+        place = mark or Mark(0, 0)
+        return Problem(
+            message=message,
+            code=code,
+            file=self.file,
+            line=place.line,
+            col=place.col,
+            path=path,
+            hint=hint,
+            width=place.width,
+            source=self._source(place),
+        )
+
+    def _source(self, mark: Mark) -> str:
+        """The line, cut to a window around the column where it is long."""
+        if not 1 <= mark.line <= len(self.lines):
+            return ""
+        # Control characters of a file must not reach the terminal that shows the message.
+        line = "".join(
+            char if char.isprintable() or char == "\t" else "\ufffd"
+            for char in self.lines[mark.line - 1]
+        )
+        if len(line) <= MAX_SOURCE_CHARACTERS:
+            return line
+        start = max(0, mark.col - 1 - _BEFORE_CARET)
+        window = line[start : start + MAX_SOURCE_CHARACTERS]
+        return _CUT + window[1:] if start else window
+
+
+def path_text(path: Path) -> str:
+    """``routes[2].action.targets[0]``; "" for the whole file. A strange key is quoted and cut."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        plain = part.replace("_", "").replace("-", "").isalnum() and len(part) <= 60
+        text += ("." if text else "") + (part if plain else short(part))
+    return text
+
+
+def sort_key(problem: Problem) -> tuple[int, int, str, str]:
+    """Problems in the order of the file; those without a place by path."""
+    return (problem.line, problem.col, problem.path, problem.message)
+
+
+def render(problem: Problem, kind: str = "error") -> str:
+    """Three lines: place and message, the line of the file, a caret. One where no line is known.
+
+    ``kind`` is the word before the message, "error" or "warning".
+    """
+    place = ":".join(str(part) for part in (problem.file, problem.line, problem.col) if part)
+    head = f"{place}: {kind}: " if place else f"{kind}: "
+    path = f"{problem.path}: " if problem.path else ""
+    hint = f" ({problem.hint})" if problem.hint else ""
+    text = f"{head}{path}{problem.message}{hint}"
+    if not problem.source:
+        return text
+    column = problem.col - 1
+    if problem.source.startswith(_CUT) and column > _BEFORE_CARET:
+        column = _BEFORE_CARET
+    # A tab stays a tab, so that the caret stands right whatever width a terminal gives it.
+    indent = "".join("\t" if char == "\t" else " " for char in problem.source[:column])
+    width = max(1, min(problem.width, len(problem.source) - column))
+    gutter = f"{problem.line:>6} | "
+    return f"{text}\n{gutter}{problem.source}\n{' ' * 6} | {indent}{'^' * width}"

@@ -1,0 +1,172 @@
+"""The reference of the config, made from the structs: ``python -m supervisor.config_reference``.
+
+Prints docs/config.md; a test compares the two, so that the page cannot drift from the code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import FieldInfo, fields
+
+from shared.config import Config, ConfigStruct
+from shared.config.scalars import Seconds, TextOrFields
+
+_INTRO: Final = """\
+# Config reference
+
+Made from the code by `python -m supervisor.config_reference`; do not edit by hand.
+Whole files to start from are in [examples](examples/).
+
+The format follows the suffix: `.yaml` or `.yml`, `.json`, `.toml`. All three hold the same keys.
+YAML scalars are those of YAML 1.2 (`no` and `on` are text); duplicate keys, unknown keys, tags
+and merge keys are errors. All errors of a file are reported at once, with line and column (TOML:
+with the path of the key).
+
+- **duration**: `"250ms"`, `"5s"`, `"2m"`, `"4h"`, or a number of seconds.
+- **address**: `"host:port"`, `"[v6]:port"`, `"unix:/path"` (at most 107 bytes of path).
+- **port**: a number, a range such as `"8000-8010"`, or `"unix:/path"`.
+
+Keys listed as *not available yet* belong to the format and are refused by name, so that no
+setting is silently without effect.
+"""
+
+_OUTRO: Final = """\
+## How the keys work together
+
+- Of several routes on a port, the one with the higher `priority` wins; then the one whose
+  `client_ips` hold the client by the longer prefix (a route without `client_ips` comes last); then
+  the one with more other criteria; then a port that is written by itself before a range; then the
+  order of the file.
+- `keep_alive: extended` multiplies `idle` by 6; `immortal` means no idle timeout. An `idle` of 0
+  stays 0.
+- `half_open: true` switches the `half_closed` timer off.
+- `proxy_protocol.required: false`: bytes that cannot begin a header mean that there is none;
+  silence means that until `header_timeout`. The specification warns of such guessing: it is your
+  choice, and for trusted sources only.
+- `0.0.0.0/0` or `::/0` in `trusted` is accepted with a warning: then any client can claim any
+  address.
+- A host name in `targets` or `trusted` is resolved again every `dns_refresh`. One that does not
+  resolve is a target that is down; the last good addresses stay in use while DNS fails.
+- TLVs need `send_proxy: v2`. Families that differ go out as IPv4-mapped IPv6.
+- The ports of all routes, times the addresses of `listen`, times `max_workers`, may need 4,096
+  listening sockets. Beyond that, ports that only ranges name get one shared socket each; if that
+  does not fit either, the config is refused with the number needed.
+"""
+
+
+def reference() -> str:
+    """The page, as Markdown."""
+    parts = [_INTRO]
+    parts += [_section(path, struct) for path, struct in _structs("", Config)]
+    parts.append(_OUTRO)
+    return "\n".join(parts)
+
+
+def _structs(path: str, struct: type[ConfigStruct]) -> Iterator[tuple[str, type[ConfigStruct]]]:
+    """Every struct below one, with the path of its key; each before its inner ones."""
+    yield path, struct
+    for item in fields(struct):
+        inner_path = f"{path}.{item.encode_name}" if path else item.encode_name
+        for inner, is_list in _inner(item.type):
+            yield from _structs(inner_path + ("[]" if is_list else ""), inner)
+
+
+def _inner(kind: Any, is_list: bool = False) -> Iterator[tuple[type[ConfigStruct], bool]]:
+    if isinstance(kind, type):
+        if issubclass(kind, ConfigStruct):
+            yield kind, is_list
+        elif issubclass(kind, TextOrFields) and issubclass(kind.fields, ConfigStruct):
+            yield kind.fields, is_list
+        return
+    for part in get_args(kind):
+        yield from _inner(part, is_list or get_origin(kind) is list)
+
+
+def _section(path: str, struct: type[ConfigStruct]) -> str:
+    lines = [f"## `{path}`" if path else "## The file", ""]
+    lines += [" ".join((struct.__doc__ or "").split()), ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for item in fields(struct):
+        row = (f"`{item.encode_name}`", _type(item.type), _default(item), _meaning(item.type))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    lines.append("")
+    if struct.not_yet:
+        names = ", ".join(f"`{name}`" for name in sorted(struct.not_yet))
+        lines += [f"Not available yet: {names}.", ""]
+    for name, values in struct.not_yet_values.items():
+        words = ", ".join(f"`{value}`" for value in sorted(values))
+        lines += [f"Not available yet in `{name}`: {words}.", ""]
+    return "\n".join(lines)
+
+
+def _type(kind: Any) -> str:
+    """The type in words of the config."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(args[0]) + _limits(args[1:])
+    if origin is list:
+        return f"list of: {_type(args[0])}"
+    if origin is Literal:
+        return ", ".join(f"`{word}`" for word in args)
+    if args:
+        return " or ".join(_type(part) for part in args)
+    if kind is type(None):
+        return "null"
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return "mapping"
+    words = {str: "text", int: "number", bool: "true or false"}
+    return str(words.get(kind) or kind.kind)
+
+
+def _limits(metas: tuple[Any, ...]) -> str:
+    for meta in metas:
+        if isinstance(meta, Meta) and meta.ge is not None:
+            return f" {meta.ge} to {meta.le}"
+        if isinstance(meta, Meta) and meta.min_length is not None:
+            return ", not empty"
+    return ""
+
+
+def _default(item: FieldInfo) -> str:
+    if item.required:
+        return "required"
+    default = item.default
+    if default is msgspec.NODEFAULT:
+        default = item.default_factory()
+    return "" if isinstance(default, Struct) else f"`{_plain_text(default)}`"
+
+
+def _plain_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Seconds):
+        return _duration(float(value))
+    if isinstance(value, list):
+        return "[" + ", ".join(f'"{part}"' for part in value) + "]"
+    return str(value) or '""'
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "m")):
+        if seconds >= 2 * size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _meaning(kind: Any) -> str:
+    return next(
+        meta.description
+        for meta in get_args(kind)[1:]
+        if isinstance(meta, Meta) and meta.description
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,89 @@
+"""The counters of all workers, dead ones included (design section 3, "Stats").
+
+Each worker pushes cumulative snapshots. Live totals are the base plus the latest snapshot of each
+worker; when a worker is gone, its last snapshot goes into the base. So no counter goes back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from shared.stats import Snapshot, Totals, add, end_as_killed
+
+
+class SnapshotHead(Struct, frozen=True, kw_only=True):
+    """What must be known of a snapshot at once; the rest is decoded when someone asks."""
+
+    run: str
+    incarnation: int
+    sequence: int
+    is_last: bool = False
+
+
+class _Entry(Struct):
+    """A worker's latest snapshot, as bytes until its content is asked for."""
+
+    head: SnapshotHead | None = None
+    raw: bytes = b""
+    decoded: Snapshot | None = None
+
+
+_decode_head: Final = msgspec.msgpack.Decoder(SnapshotHead).decode
+_decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+class Ledger:
+    """Counters by worker incarnation."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._base = Totals()
+        self._live: dict[int, _Entry] = {}
+
+    def open(self, incarnation: int) -> None:
+        """Expect snapshots of this worker."""
+        self._live[incarnation] = _Entry()
+
+    def take(self, raw: bytes) -> None:
+        """A snapshot came. Dropped: of another run, of a folded worker, or an older one.
+
+        msgspec.MsgspecError when it is damaged.
+        """
+        head = _decode_head(raw)
+        entry = self._live.get(head.incarnation)
+        if head.run != self._run or entry is None:
+            return
+        if entry.head is None or head.sequence > entry.head.sequence:
+            entry.head, entry.raw, entry.decoded = head, raw, None
+
+    def has_last(self, incarnation: int) -> bool:
+        """Whether nothing more can come of this worker."""
+        entry = self._live.get(incarnation)
+        return entry is None or (entry.head is not None and entry.head.is_last)
+
+    def fold(self, incarnation: int) -> None:
+        """The worker is gone; what it held has ended as ``killed``."""
+        entry = self._live.pop(incarnation, None)
+        snapshot = _content(entry) if entry is not None else None
+        if snapshot is not None:
+            end_as_killed(snapshot)
+            add(self._base, snapshot)
+
+    def totals(self) -> Totals:
+        """All workers together, as a fresh object."""
+        totals = Totals()
+        add(totals, self._base)
+        for entry in self._live.values():
+            snapshot = _content(entry)
+            if snapshot is not None:
+                add(totals, snapshot)
+        return totals
+
+
+def _content(entry: _Entry) -> Snapshot | None:
+    if entry.decoded is None and entry.raw:
+        entry.decoded = _decode_snapshot(entry.raw)
+    return entry.decoded

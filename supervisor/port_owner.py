@@ -1,0 +1,70 @@
+"""Who listens on a port, from /proc: so that "address in use" can say by whom."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Final
+
+_LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
+_COMMAND_MAX: Final = 80
+
+
+def find(host: str, port: int) -> tuple[int, str] | None:
+    """(pid, command) of a process that listens where ``host:port`` would; None if not to be seen.
+
+    Processes of other users are seen by root only.
+    """
+    inodes = _listening_inodes(host, port)
+    if not inodes:
+        return None
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _holds(process, wanted):
+            return int(process.name), _command(process)
+    return None
+
+
+def _listening_inodes(host: str, port: int) -> set[str]:
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/net", table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            address, _, hex_port = fields[1].partition(":")
+            if fields[3] == _LISTEN and int(hex_port, 16) == port and _overlaps(address, host):
+                inodes.add(fields[9])
+    return inodes
+
+
+def _overlaps(raw: str, host: str) -> bool:
+    """Whether an address of the table, 32-bit words in host order, can clash with ``host``."""
+    words = [bytes.fromhex(raw[at : at + 8])[::-1] for at in range(0, len(raw), 8)]
+    bound = ipaddress.ip_address(b"".join(words))
+    ours = ipaddress.ip_address(host.partition("%")[0])
+    if bound.is_unspecified or ours.is_unspecified:
+        return bound.version == ours.version or bound.version == 6  # [::] may be dual stack
+    return bound == ours
+
+
+def _holds(process: Path, wanted: set[str]) -> bool:
+    try:
+        for entry in os.scandir(process / "fd"):
+            if os.readlink(entry.path) in wanted:
+                return True
+    except OSError:
+        return False  # it has ended, or is not ours to see
+    return False
+
+
+def _command(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+    words = words.strip()
+    return words if len(words) <= _COMMAND_MAX else words[: _COMMAND_MAX - 3] + "..."

@@ -1,0 +1,152 @@
+"""A reload: everything is checked, bound and built before anything changes (design section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from msgspec import Struct, field
+
+from shared.config import Config
+from shared.errors import ConfigError, ControlError, Problem, StartError
+from shared.plan import Plan, RoutePlan
+from supervisor import compile as compiler
+from supervisor.config_source import ConfigSource
+from supervisor.generations import encode_plan
+from supervisor.listeners import Listeners
+from supervisor.retirement import Retirement
+from supervisor.worker_pool import WorkerPool
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """Of one reload. ``generation`` is the one that is served now; ``time`` is since 1970."""
+
+    is_ok: bool
+    generation: int
+    seconds: float
+    time: float
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        """``+1 route, ~2, -1``."""
+        if not self.is_ok:
+            return f"kept generation {self.generation}"
+        counts = (("+", self.added), ("~", self.changed), ("-", self.removed))
+        parts = [f"{sign}{len(names)}" for sign, names in counts if names]
+        if not parts:
+            return "no route changed"
+        parts[0] += " route" if parts[0][1:] == "1" else " routes"
+        return ", ".join(parts)
+
+
+class Served(Struct):
+    """What is served now."""
+
+    config: Config
+    plan: Plan
+
+
+class Reloader:
+    """Carries out reloads; the caller sees to it that there is one at a time."""
+
+    def __init__(
+        self,
+        source: ConfigSource,
+        listeners: Listeners,
+        pool: WorkerPool,
+        retirement: Retirement,
+        served: Served,
+    ) -> None:
+        self.served = served
+        self._source = source
+        self._listeners = listeners
+        self._pool = pool
+        self._retirement = retirement
+        self._last_generation = served.plan.generation
+
+    async def reload(self) -> Outcome:
+        """Read the config and serve by it, or change nothing and say why."""
+        started = time.monotonic()
+        old = self.served
+        errors: list[Problem] = []
+        warnings: list[Problem] = []
+        try:
+            new, warnings = await self._prepare()
+        except ConfigError as error:
+            errors = error.problems
+        except StartError as error:
+            errors = [Problem(message=error.message, code="listen", hint=error.hint)]
+        except ControlError as error:
+            errors = [Problem(message=str(error), code="refused")]
+        else:
+            self.served = new
+            self._retirement.begin(_ids(old.plan) - _ids(new.plan))
+        difference = compare(old.plan.routes, self.served.plan.routes)
+        return Outcome(
+            is_ok=not errors,
+            generation=self.served.plan.generation,
+            seconds=round(time.monotonic() - started, 3),
+            time=time.time(),
+            added=difference.added,
+            changed=difference.changed,
+            removed=difference.removed,
+            errors=errors,
+            warnings=warnings,
+        )
+
+    async def _prepare(self) -> tuple[Served, list[Problem]]:
+        """Bring the new generation to every worker; raises with nothing changed."""
+        checked = await self._source.check()
+        config = checked.config
+        compiler.resolve_slots(config, compiler.resolve_workers(config))
+        self._last_generation += 1  # a refused number is not used again
+        plan = await self._source.compile(
+            config, generation=self._last_generation, slots=self._pool.slots
+        )
+        returned = await self._retirement.take_back(listener.id for listener in plan.listeners)
+        new: list[int] = []
+        try:
+            opened = await asyncio.to_thread(self._listeners.open, plan.listeners)
+            new = opened.new
+            plan = self._listeners.fit(plan, opened)
+            await self._pool.generations.roll_out(await encode_plan(plan))
+        except BaseException:
+            self._listeners.close(new)
+            self._restore_plans()
+            self._retirement.begin(returned)
+            raise
+        warnings = [Problem(message=text, code="listen") for text in opened.warnings]
+        return Served(config, plan), [*checked.warnings, *warnings]
+
+    def _restore_plans(self) -> None:
+        for listener in self.served.plan.listeners:
+            self._listeners.held[listener.id].plan = listener
+
+
+class Difference(Struct, frozen=True):
+    """Names of routes."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+
+
+def compare(old: Iterable[RoutePlan], new: Iterable[RoutePlan]) -> Difference:
+    """What a reload does, by the routes' fingerprints."""
+    before = {route.name: route.fingerprint for route in old}
+    after = {route.name: route.fingerprint for route in new}
+    return Difference(
+        added=[name for name in after if name not in before],
+        changed=[name for name in after if before.get(name, after[name]) != after[name]],
+        removed=[name for name in before if name not in after],
+    )
+
+
+def _ids(plan: Plan) -> set[int]:
+    return {listener.id for listener in plan.listeners}

@@ -1,0 +1,387 @@
+"""The supervisor: starts everything in order, then does what signals and commands ask.
+
+It never touches traffic. Each part has a module of its own; this one knows them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+from msgspec import Struct
+
+from shared.config import Config
+from shared.errors import StartError
+from shared.log import Logger, Logging
+from shared.stats import Totals
+from supervisor import compile as compiler
+from supervisor import fork_client, output, signals, status
+from supervisor.admin import AdminServer
+from supervisor.commands import Commands
+from supervisor.config_source import ConfigSource, raise_descriptor_limit
+from supervisor.control_server import ControlServer
+from supervisor.example import ExampleProcess
+from supervisor.facts import Facts
+from supervisor.generations import encode_plan
+from supervisor.inbox import Inbox
+from supervisor.ledger import Ledger
+from supervisor.listeners import Listeners
+from supervisor.log_control import LogControl, settings_of
+from supervisor.reload import Outcome, Reloader, Served
+from supervisor.reload_queue import ReloadQueue
+from supervisor.retirement import Retirement
+from supervisor.runtime_dir import RuntimeDir
+from supervisor.shutdown import Shutdown, StopOrder, Stopped
+from supervisor.worker_pool import WorkerPool
+
+_RETRY_S: Final = 1.0  # a duty that failed by a bug of ours is taken up again after this
+
+
+class StartOptions(Struct, frozen=True, kw_only=True):
+    """``config_path`` None: the built-in example. ``workers`` None: as the config says."""
+
+    config_path: Path | None
+    workers: int | None
+    runtime_dir: Path
+
+
+class Setup(Struct, frozen=True, kw_only=True):
+    """What stands before the first process is started. ``started`` is of time.monotonic."""
+
+    started: float
+    workers_option: int | None
+    wanted: int
+    slots: int
+    runtime_dir: RuntimeDir
+    source: ConfigSource
+    logging: Logging
+    listeners: Listeners
+    served: Served
+    is_example: bool
+
+
+def start(options: StartOptions) -> int:
+    """Run until stopped; returns the exit code. StartError and ConfigError when it cannot start."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_start(options, time.monotonic()))
+
+
+async def _start(options: StartOptions, started: float) -> int:
+    """Design section 2, "Start, in this order"."""
+    log_later: list[Logger] = []  # names are resolved before there is a log
+
+    def log_name(level: str, message: str, fields: dict[str, str]) -> None:
+        for log in log_later:
+            getattr(log, level)(message, **fields)
+
+    source = ConfigSource(options.config_path, options.runtime_dir, log_name)
+    checked = await source.check()
+    config = checked.config
+    wanted = compiler.resolve_workers(config, options.workers)
+    slots = compiler.resolve_slots(config, wanted)
+    runtime_dir = RuntimeDir(options.runtime_dir)
+    runtime_dir.open()
+    listeners = Listeners()
+    try:
+        raise_descriptor_limit()
+        fork_client.become_subreaper()
+        logging = _open_log(config)
+        log_later.append(logging.logger)
+        plan = await source.compile(config, generation=1, slots=slots)
+        opened = await asyncio.to_thread(listeners.open, plan.listeners)
+        for text in [*(problem.text() for problem in checked.warnings), *opened.warnings]:
+            logging.logger.warning(text)
+        setup = Setup(
+            started=started,
+            workers_option=options.workers,
+            wanted=wanted,
+            slots=slots,
+            runtime_dir=runtime_dir,
+            source=source,
+            logging=logging,
+            listeners=listeners,
+            served=Served(config, listeners.fit(plan, opened)),
+            is_example=options.config_path is None,
+        )
+        return await Supervisor(setup).run()
+    finally:
+        listeners.close(list(listeners.held))
+        runtime_dir.close()
+
+
+def _open_log(config: Config) -> Logging:
+    settings = settings_of(config)
+    try:
+        return Logging(settings, component="supervisor", pid=os.getpid())
+    except OSError as error:
+        raise StartError(
+            f"cannot open the log file {settings.file}: {error.strerror}", "see `log.file`"
+        ) from error
+
+
+class Supervisor:
+    """Runs everything; the admin listener and the commands read what they need here."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._loop = asyncio.get_running_loop()
+        self._log = log = setup.logging.logger
+        self._listeners = listeners = setup.listeners
+        self._ledger = Ledger(setup.runtime_dir.run)
+        self._control = ControlServer(
+            setup.runtime_dir,
+            log,
+            on_message=lambda message: self._inbox.take(message),
+            on_snapshot=self._ledger.take,
+            on_request=Commands(self).answer,
+        )
+        self._pool = pool = WorkerPool(
+            run=setup.runtime_dir.run,
+            runtime_dir=str(setup.runtime_dir.path),
+            slots=setup.slots,
+            wanted=setup.wanted,
+            control=self._control,
+            listeners=listeners,
+            ledger=self._ledger,
+            log_settings=setup.logging.settings,
+            log=log,
+        )
+        pool.watchdog_s = float(setup.served.config.timeouts.watchdog)
+        self._logs = LogControl(setup.logging, pool)
+        self._inbox = Inbox(pool, self._logs, log)
+        self._retirement = Retirement(pool, listeners, log)
+        self._reloader = Reloader(setup.source, listeners, pool, self._retirement, setup.served)
+        self._reloads = ReloadQueue(
+            self._reloader, pool, self._logs, log, is_fixed=setup.workers_option is not None
+        )
+        self._admin = AdminServer(self)
+        self._example = ExampleProcess(setup.runtime_dir.path, self._log_event)
+        self._events: asyncio.Queue[signals.Event] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started_at = time.time()
+        self._up_at = 0.0
+        self._is_up = False
+        self._is_stopping = False
+        self._hurry = asyncio.Event()
+        self._stopped: asyncio.Future[Stopped] = self._loop.create_future()
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, end; returns the exit code. StartError at the start."""
+        signals.install(self._loop, self._events)
+        try:
+            await self._start()
+            stopped = await self._stopped
+            output.say([stopped.text()])
+        finally:
+            await self._close()
+        return 0
+
+    async def _start(self) -> None:
+        self._control.start()
+        output.say(f"listening on {name}" for name in self._listeners.names())
+        self._pool.generations.committed = await encode_plan(self._reloader.served.plan)
+        for duty in (self._obey_signals, self._pool.run, self._pool.assigner.run, self._refresh):
+            self._begin(self._for_ever(duty))
+        if self._setup.is_example:
+            await self._example.start()
+        await self._pool.wait(lambda: self._is_stopping or self._pool.is_settled(), None)
+        if self._is_stopping:
+            return
+        ready = len(self._pool.ready())
+        if not ready:
+            hint = "see the log above; `proxyctl validate` checks the config"
+            raise StartError(f"no worker got ready: {self._pool.failure()}", hint)
+        admin = self._reloader.served.config.admin
+        if admin is not None and admin.listen is not None:
+            await self._admin.start(str(admin.listen))
+        self._is_up = True
+        self._up_at = time.time()
+        self._begin(self._for_ever(self._reloads.run))
+        self._say_ready(ready)
+
+    def _say_ready(self, ready: int) -> None:
+        listeners = len(self._listeners.names())
+        generation = self._reloader.served.plan.generation
+        seconds = time.monotonic() - self._setup.started
+        what = f"{_plural(ready, 'worker')}, {_plural(listeners, 'listener')}"
+        output.say([f"ready: {what}, generation {generation} ({seconds:.2f} s)"])
+        self._log.info("ready", workers=ready, listeners=listeners, generation=generation)
+
+    async def _close(self) -> None:
+        signals.remove(self._loop)
+        await self._admin.stop()
+        if not self._pool.is_empty():
+            # The start failed half way: nobody is served yet.
+            self._hurry.set()
+            await self._shutdown(0.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._example.stop()
+        await self._pool.close()
+        self._reloads.cancel()
+        await self._control.close()
+
+    # Duties
+
+    def _begin(self, duty: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(duty)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _for_ever(self, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Workers must not be left alone because one step of ours had a bug."""
+        while True:
+            try:
+                await duty()
+            except Exception:
+                self._log.exception("a duty of the supervisor failed and is begun anew")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _obey_signals(self) -> None:
+        while True:
+            match await self._events.get():
+                case signals.Event.RELOAD:
+                    self.request_reload()
+                case signals.Event.DRAIN if not self._is_stopping:
+                    self.request_stop(None, at_once=False)
+                case signals.Event.DRAIN | signals.Event.STOP:
+                    self.request_stop(None, at_once=True)
+                case signals.Event.REOPEN_LOGS:
+                    self._begin(self._logs.reopen())
+                case signals.Event.MORE:
+                    self._pool.resize(self._pool.wanted + 1)
+                case signals.Event.FEWER:
+                    self._pool.resize(self._pool.wanted - 1)
+
+    async def _refresh(self) -> None:
+        """Resolve names again, every ``dns_refresh``."""
+        while True:
+            await asyncio.sleep(float(self._reloader.served.config.dns_refresh))
+            committed = self._pool.generations.committed
+            if self._reloads.is_busy or committed is None:
+                continue
+            known = committed.plan.endpoints
+            config = self._reloader.served.config
+            found = await self._setup.source.resolve(config, known.addresses)
+            if found != known and config is self._reloader.served.config:
+                self._pool.generations.resolve(found)
+
+    # Reload and stop
+
+    def request_reload(self) -> asyncio.Future[Outcome]:
+        """See `ReloadQueue.request`."""
+        return self._reloads.request()
+
+    def request_stop(self, drain_s: float | None, *, at_once: bool) -> asyncio.Future[Stopped]:
+        """Drain, then end; ``drain_s`` None: as configured. A stop under way can be hurried."""
+        if at_once:
+            self._hurry.set()
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._pool.changed.set()
+            self._log.info("stopping", at_once=at_once)
+            configured = float(self._reloader.served.config.timeouts.drain)
+            self._begin(self._shutdown(configured if drain_s is None else drain_s))
+        return self._stopped
+
+    async def _shutdown(self, drain_s: float) -> None:
+        order = StopOrder(
+            delay_s=float(self._reloader.served.config.timeouts.shutdown_delay),
+            drain_s=drain_s,
+            hurry=self._hurry,
+        )
+        shutdown = Shutdown(self._pool, self._listeners, self._retirement, self._log)
+        stopped = await shutdown.run(order)
+        if not self._stopped.done():
+            self._stopped.set_result(stopped)
+
+    # What others read
+
+    def totals(self) -> Totals:
+        """Merged counters, as a fresh object."""
+        return self._ledger.totals()
+
+    def worker_states(self) -> dict[str, int]:
+        """State: number of workers in it."""
+        return self._pool.counts_by_state()
+
+    def worker_lags(self) -> dict[int, float]:
+        """Slot: loop lag in seconds."""
+        return {worker.slot: worker.lag_s for worker in self._pool.ready()}
+
+    def restarts(self) -> dict[str, int]:
+        """Reason: number of workers that were replaced for it."""
+        return dict(self._pool.restarts.counts)
+
+    def is_ready(self) -> bool:
+        """A worker is ready and no stop has begun."""
+        return self._is_up and not self._is_stopping and bool(self._pool.ready())
+
+    def is_degraded(self) -> bool:
+        """Fewer workers are ready than wanted, or the last reload was refused."""
+        last = self._reloads.last
+        is_refused = last is not None and not last.is_ok
+        return is_refused or self._pool.counts_by_state()["ready"] < self._pool.wanted
+
+    def facts(self) -> Facts:
+        """What the supervisor knows of itself."""
+        routes = self._ledger.totals().routes.values()
+        last = self._reloads.last
+        return Facts(
+            version=_version(),
+            generation=self._reloader.served.plan.generation,
+            reloads_ok=self._reloads.ok,
+            reloads_refused=self._reloads.refused,
+            last_reload_ok=last is None or last.is_ok,
+            last_reload_at=last.time if last is not None else self._up_at,
+            draining_connections=sum(route.draining for route in routes),
+        )
+
+    def workers(self) -> dict[str, Any]:
+        """``data`` of `proxyctl workers`."""
+        return status.workers_data(self._pool)
+
+    def status(self) -> dict[str, Any]:
+        """``data`` of `proxyctl status`."""
+        totals = self.totals()
+        return {
+            "supervisor": {
+                "pid": os.getpid(),
+                "version": _version(),
+                "run": self._setup.runtime_dir.run,
+                "config": self._setup.source.describe(),
+                "started_at": self._started_at,
+                "uptime_s": round(time.time() - self._started_at, 3),
+            },
+            "generation": self._reloader.served.plan.generation,
+            "ready": self.is_ready(),
+            "stopping": self._is_stopping,
+            "workers": status.worker_counts(self._pool),
+            "listeners": self._listeners.names(),
+            "admin": self._admin.address,
+            "connections": totals.connections,
+            "totals": status.totals_data(totals, self._pool.counts.total()),
+            "last_reload": status.last_reload(self._reloads.last),
+            "restarts": status.restarts_data(self._pool.restarts),
+        }
+
+    def _log_event(self, level: str, message: str, fields: dict[str, str]) -> None:
+        getattr(self._log, level)(message, **fields)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("proxyctl")
+    except metadata.PackageNotFoundError:
+        return "unknown"

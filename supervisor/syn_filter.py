@@ -1,0 +1,47 @@
+"""A filter on a listener that drops new SYNs and lets handshakes in flight complete.
+
+Classic BPF, attached to our own socket, so no privilege is needed. A client whose SYN is dropped
+sends it again after one second, and finds the port closed or served again by then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from typing import Final
+
+SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+SO_DETACH_FILTER: Final = 27
+
+_FLAGS_OFFSET: Final = 13  # of the flags in a TCP header; the filter's data begins at that header
+_SYN: Final = 0x02
+_SYN_OR_ACK: Final = 0x12
+
+_PROGRAM: Final = b"".join(
+    struct.pack("=HBBI", code, if_true, if_false, value)
+    for code, if_true, if_false, value in (
+        (0x30, 0, 0, _FLAGS_OFFSET),  # A = flags
+        (0x54, 0, 0, _SYN_OR_ACK),  # A &= SYN|ACK
+        (0x15, 0, 1, _SYN),  # if A == SYN
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # else keep all of it
+    )
+)
+
+
+def attach(listener: socket.socket) -> None:
+    """Drop new SYNs on this TCP listener from now on; every holder of the socket is concerned."""
+    buffer = ctypes.create_string_buffer(_PROGRAM, len(_PROGRAM))
+    program = struct.pack("HP", len(_PROGRAM) // 8, ctypes.addressof(buffer))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def detach(listener: socket.socket) -> None:
+    """Let SYNs in again; nothing where there is no filter."""
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise

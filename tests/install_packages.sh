@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installs the system programs that the tests run against, where that is possible; else names them.
+# No service is started, and none is left running.
+set -eu
+
+packages=""
+need() { # need PACKAGE PROGRAM-OR-FILE
+    case $2 in
+    /*) [ -e "$2" ] && return 0 ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$2" >/dev/null && return 0 ;;
+    esac
+    packages="$packages $1"
+}
+
+need haproxy haproxy
+need nginx nginx
+need libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
+need wrk wrk
+need iperf3 iperf3
+need curl curl
+need openssl openssl
+need redis-server redis-server
+need socat socat
+need iproute2 ss
+need procps ps
+
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Not installed, so the tests that need them are skipped:$packages" >&2
+    echo "As root: apt install$packages" >&2
+    exit 0
+fi
+
+# invoke-rc.d asks this script before a package starts its service; 101 means "not allowed".
+policy=/usr/sbin/policy-rc.d
+saved=""
+restore() {
+    rm -f "$policy"
+    [ -z "$saved" ] || mv "$saved" "$policy"
+}
+if [ -e "$policy" ]; then
+    saved=$policy.before-proxyctl
+    mv "$policy" "$saved"
+fi
+trap restore EXIT
+trap 'exit 130' INT TERM
+printf '#!/bin/sh\nexit 101\n' >"$policy"
+chmod 755 "$policy"
+
+echo "Installing:$packages"
+export DEBIAN_FRONTEND=noninteractive
+# The lists of a fresh image are empty, those of an old one name files that are gone.
+# shellcheck disable=SC2086 # the list is meant to be split
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } \
+    </dev/null >/dev/null; then
+    echo "Could not install:$packages; the tests that need them are skipped" >&2
+fi

@@ -1,0 +1,165 @@
+"""Medians, ratios, floors and verdicts of a comparison."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtests.compare import does, main, rotated
+from loadtests.figures import (
+    WORKS,
+    Sample,
+    Summary,
+    Work,
+    better_peer,
+    failures,
+    markdown_table,
+    reaches,
+    summarize,
+    text_table,
+)
+
+BY_NAME = {work.name: work for work in WORKS}
+
+
+def samples(work: str, values: dict[str, list[float]], errors: int = 0) -> list[Sample]:
+    """One sample per proxy and round; ``errors`` goes to proxyctl's first."""
+    return [
+        Sample(
+            work=work,
+            proxy=proxy,
+            round=number,
+            value=value,
+            cpu_us=10.0 * number,
+            errors=errors if proxy == "proxyctl" and number == 1 else 0,
+        )
+        for proxy, row in values.items()
+        for number, value in enumerate(row, 1)
+    ]
+
+
+def summary_of(rows: list[Summary], proxy: str) -> Summary:
+    """The row of one proxy."""
+    return next(row for row in rows if row.proxy == proxy)
+
+
+def test_ratio_is_of_medians_to_the_better_peer() -> None:
+    """One wild round moves neither the median nor the ratio."""
+    values = {
+        "haproxy": [100.0, 110.0, 5000.0],
+        "nginx": [90.0, 200.0, 80.0],
+        "proxyctl": [99.0, 1.0, 104.5],
+    }
+    row = summary_of(summarize(BY_NAME["connections"], samples("connections", values)), "proxyctl")
+    assert (row.median, row.low, row.high, row.rounds) == (99.0, 1.0, 104.5, 3)
+    assert row.ratio == pytest.approx(99.0 / 110.0)
+    assert row.round_ratios == pytest.approx([0.99, 0.005, 104.5 / 5000])
+    assert row.cpu_us == 20.0
+    assert row.passed is True
+
+
+def test_memory_compares_with_the_smaller_peer() -> None:
+    """For memory the better peer is the one that needs less, and the floor is an upper bound."""
+    values = {"haproxy": [3400.0], "nginx": [9500.0], "proxyctl": [2400.0]}
+    row = summary_of(summarize(BY_NAME["memory"], samples("memory", values)), "proxyctl")
+    assert row.ratio == pytest.approx(2400 / 3400)
+    assert row.passed is False
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_floor_itself_is_enough_and_no_less(work: Work) -> None:
+    """Exactly the floor passes; the smallest step to the worse side does not."""
+    worse = 0.001 if work.lower_is_better else -0.001
+    assert reaches(work, work.floor)
+    assert not reaches(work, work.floor + worse)
+    assert reaches(work, work.floor - worse)
+
+
+def test_floors_are_those_that_were_promised() -> None:
+    """Nobody lowers a floor without this test noticing."""
+    assert {work.name: work.floor for work in WORKS} == {
+        "connections": 0.80,
+        "messages": 0.85,
+        "bulk": 1.0,
+        "proxy_v2": 0.80,
+        "memory": 0.70,
+    }
+    assert [work.name for work in WORKS if work.lower_is_better] == ["memory"]
+
+
+def test_one_error_fails_a_fast_run() -> None:
+    """A figure above the floor does not excuse a failed request."""
+    values = {"haproxy": [100.0, 100.0], "proxyctl": [120.0, 120.0]}
+    rows = summarize(BY_NAME["messages"], samples("messages", values, errors=1))
+    assert summary_of(rows, "proxyctl").passed is False
+    assert failures(rows) == ["messages: proxyctl had 1 errors"]
+
+
+def test_errors_of_a_peer_fail_the_run_too() -> None:
+    """A comparison with a peer that failed proves nothing."""
+    bad = Sample(work="bulk", proxy="nginx", round=1, value=1.0, errors=2)
+    good = Sample(work="bulk", proxy="proxyctl", round=1, value=30.0)
+    rows = summarize(BY_NAME["bulk"], [bad, good])
+    assert summary_of(rows, "nginx").passed is None
+    assert failures(rows) == ["bulk: nginx had 2 errors"]
+
+
+def test_missed_floor_names_figure_and_bound() -> None:
+    """The sentence says which work, whose ratio, and what it had to be."""
+    values = {"haproxy": [100.0], "proxyctl": [79.0]}
+    rows = summarize(BY_NAME["connections"], samples("connections", values))
+    assert failures(rows) == ["connections: proxyctl has 0.790, must be at least 0.80"]
+    values = {"haproxy": [100.0], "proxyctl": [71.0]}
+    rows = summarize(BY_NAME["memory"], samples("memory", values))
+    assert failures(rows) == ["memory: proxyctl has 0.710, must be at most 0.70"]
+
+
+def test_without_a_peer_there_is_no_ratio() -> None:
+    """proxyctl alone gets figures but no ratio, and no division by a missing peer."""
+    assert better_peer(BY_NAME["bulk"], {"proxyctl": 3.0}) is None
+    rows = summarize(BY_NAME["bulk"], samples("bulk", {"proxyctl": [3.0, 4.0]}))
+    assert (rows[0].ratio, rows[0].round_ratios, rows[0].passed) == (None, [], True)
+
+
+def test_tables_hold_every_row_and_the_verdict() -> None:
+    """Both tables have one line per proxy; only a proxy with a floor gets a verdict."""
+    values = {"haproxy": [12000.0], "nginx": [10000.0], "proxyctl": [9000.0]}
+    rows = summarize(BY_NAME["connections"], samples("connections", values))
+    text = text_table(rows).splitlines()
+    assert [line.split()[1] for line in text[1:]] == ["haproxy", "nginx", "proxyctl"]
+    assert text[3].endswith("FAIL")
+    assert "9,000 connections/s" in text[3]
+    assert "0.75" in text[3]
+    markdown = markdown_table(rows).splitlines()
+    assert len(markdown) == 5
+    assert len({line.count("|") for line in markdown}) == 1
+    assert markdown[4].endswith("| FAIL |")
+    assert not markdown[2].endswith("| FAIL |")
+
+
+def test_order_rotates_so_that_each_proxy_is_first_once() -> None:
+    """Over as many rounds as there are proxies, each stands at each place exactly once."""
+    names = ["a", "b", "c"]
+    orders = [rotated(names, number) for number in range(3)]
+    assert all(sorted(order) == names for order in orders)
+    assert all(sorted(column) == names for column in zip(*orders, strict=True))
+
+
+def test_nginx_and_unknown_commands_are_left_out_of_proxy_v2() -> None:
+    """nginx stream sends v1 only; a command given by hand promises nothing about PROXY."""
+    assert not does("nginx", None, "proxy_v2")
+    assert not does("mine", "run {port} {target_port}", "proxy_v2")
+    assert does("haproxy", None, "proxy_v2")
+    assert does("nginx", None, "connections")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--work", "connections,speed"], ["--rounds", "0"], ["--proxy", "mine"]]
+)
+def test_wrong_arguments_end_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt work, no rounds, or a command without {port} starts nothing."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err

@@ -1,0 +1,128 @@
+"""A generation under construction in a worker (design section 3).
+
+Routes come in batches and are built as they come, so traffic goes on in between. The generation
+is prepared when all of its routes are built and all of its listeners are held. Whatever goes
+wrong on the way is a Refused to the supervisor, never the end of the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from shared.errors import InternalError, ProxyctlError
+from shared.messages import Prepare, Prepared, PrepareRoutes, Progress, Refused, WorkerMessage
+from shared.plan import RoutePlan
+
+_NO_DRAIN_S = 0.0
+
+
+class Generations(Protocol):
+    """What of the data plane builds generations; see `worker/data_plane.py`."""
+
+    def begin(self, prepare: Prepare) -> None: ...
+
+    def add_routes(self, routes: list[RoutePlan]) -> int: ...
+
+    def missing_sockets(self) -> list[tuple[int, int]]: ...
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def commit(self, generation: int) -> None: ...
+
+
+class Build:
+    """At most one generation at a time. ``drain_s``: the longest drain of a committed route."""
+
+    def __init__(self, plane: Generations, say: Callable[[WorkerMessage], None]) -> None:
+        self._plane = plane
+        self._say = say
+        self._prepare: Prepare | None = None
+        self._came = 0  # routes
+        self._prepared = 0  # generation that only waits for its Commit
+        self._next_drain_s = _NO_DRAIN_S
+        self._is_check_due = False
+        self.drain_s = _NO_DRAIN_S
+
+    def begin(self, prepare: Prepare) -> None:
+        """Start over with this generation."""
+        self.forget()
+        self._prepare = prepare
+        self._came = 0
+        self._next_drain_s = _NO_DRAIN_S
+        try:
+            self._plane.begin(prepare)
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._check()
+
+    def add_routes(self, batch: PrepareRoutes) -> None:
+        """Build one batch; a straggler of a generation that was given up is ignored."""
+        if self._prepare is None or self._prepare.generation != batch.generation:
+            return
+        try:
+            built = self._plane.add_routes(batch.routes)
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._came += len(batch.routes)
+        longest = max((route.timeouts.drain for route in batch.routes), default=0.0)
+        self._next_drain_s = max(self._next_drain_s, longest)
+        self._say(Progress(generation=batch.generation, routes=built))
+        self._check()
+
+    def sockets_came(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Descriptors have come: look once, after all that are there have been taken."""
+        if self._prepare is not None and not self._is_check_due:
+            self._is_check_due = True
+            loop.call_soon(self._check)
+
+    def commit(self, generation: int) -> None:
+        """Serve by the prepared generation; InternalError when it is not that one."""
+        if self._prepared != generation:
+            raise InternalError(f"commit of {generation}, but {self._prepared} is prepared")
+        self._prepared = 0
+        self._plane.commit(generation)
+        self.drain_s = self._next_drain_s
+
+    def abort(self, generation: int) -> None:
+        """Forget this generation."""
+        if self._prepared == generation or (
+            self._prepare is not None and self._prepare.generation == generation
+        ):
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget whatever is under construction."""
+        if self._prepare is not None or self._prepared:
+            self._prepare = None
+            self._prepared = 0
+            self._plane.abort()
+
+    def _check(self) -> None:
+        self._is_check_due = False
+        prepare = self._prepare
+        if prepare is None or self._came < prepare.routes:
+            return
+        try:
+            if self._plane.missing_sockets():
+                return
+            self._plane.finish()
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._prepare = None
+        self._prepared = prepare.generation
+        self._say(Prepared(generation=prepare.generation))
+
+    def _refuse(self, error: Exception) -> None:
+        prepare = self._prepare
+        if prepare is None:
+            raise InternalError("refused without a generation") from error
+        reason = str(error) if isinstance(error, ProxyctlError) else f"{error!r}"
+        self.forget()
+        self._say(Refused(generation=prepare.generation, reason=reason))

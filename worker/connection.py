@@ -1,0 +1,407 @@
+"""One connection from accept to close: both sockets, every deadline, the state, the one end.
+
+The phases before the relay are here (whose address, which route), the dial is in `dial.py`, the
+bytes are in `relay.py`. Every path out of here goes through `Connection.end`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from shared.stats import CONNECT_BUCKETS
+from worker.connection_state import Event, State, step
+from worker.dial import Dial
+from worker.endings import closing_deadline, side_ended
+from worker.guarded import guard_read, release
+from worker.header_guard import HeaderGuard
+from worker.preface import HeaderReader, PrefaceReader
+from worker.reactor import READING, RESET
+from worker.relay import BUFFER, DONTWAIT, VIEW, Side
+from worker.socket_options import probe_peer
+from worker.timer_wheel import NO_SLOT
+
+if TYPE_CHECKING:
+    import _socket
+
+    from shared.proxy_protocol import ProxyHeader
+    from worker.balancer import Endpoint
+    from worker.data_plane import DataPlane
+    from worker.generation import Route
+    from worker.listener import Listener
+
+NEVER: Final = float("inf")
+
+# Bound once: an attribute of an Enum class costs more than the move itself.
+RELAYING: Final = State.RELAYING
+HALF_CLOSED: Final = State.HALF_CLOSED
+CLOSED: Final = State.CLOSED
+CLOSING: Final = State.CLOSING
+END: Final = Event.END
+ROUTED: Final = Event.ROUTED
+CONNECTED: Final = Event.CONNECTED
+
+Address = tuple[str, int]
+
+ACCEPTED, DIALLED, ENDED = range(3)  # cells of a worker's counts that outlive a kill
+
+
+class Connection:
+    """Owned by the data plane's set from accept to `end`, and by nothing after it."""
+
+    __slots__ = (
+        "accepted_at",
+        "active_at",
+        "client",
+        "connected_at",
+        "cut_at",
+        "cut_reason",
+        "down",
+        "end_reason",
+        "endpoint",
+        "guard",
+        "has_keep_alive",
+        "header",
+        "is_quiet",
+        "listener",
+        "must_reset",
+        "number",
+        "peer_address",
+        "pending",
+        "phase",
+        "plane",
+        "route",
+        "slot",
+        "state",
+        "up",
+    )
+
+    def __init__(
+        self, plane: DataPlane, listener: Listener, sock: _socket.socket, fd: int, peer: Address
+    ) -> None:
+        now = plane.reactor.now
+        self.plane = plane
+        self.listener = listener
+        plane.number += 1
+        self.number: int = plane.number
+        self.peer_address = peer  # as the socket says; ("", 0) on a Unix socket
+        self.client = peer  # whom everything counts for: the PROXY header's, where believed
+        self.header: ProxyHeader | None = None
+        self.down = Side(self, sock, fd, wants_out=False)
+        self.up: Side | None = None
+        self.state = State.ACCEPTED
+        self.phase: HeaderReader | PrefaceReader | Dial | None = None  # of the current state
+        self.pending: bytes = b""  # read from the client, not yet sent to the target
+        self.guard: HeaderGuard | None = None
+        self.route: Route | None = None
+        self.endpoint: Endpoint | None = None
+        self.slot = NO_SLOT  # of the timer wheel
+        self.accepted_at = self.active_at = now
+        self.connected_at = 0.0
+        self.cut_at = NEVER  # drain deadline
+        self.cut_reason = End.DRAIN_DEADLINE
+        self.end_reason: End | None = None  # who ended first, while the rest is delivered
+        self.must_reset: Side | None = None  # CLOSING: this side gets an RST, not a FIN
+        self.has_keep_alive = False
+        self.is_quiet = True  # nothing happened since the last account
+
+    # -- before the relay ------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Called once, right after accept."""
+        down, reactor = self.down, self.plane.reactor
+        reactor.table[down.fd] = down
+        reactor.register(down.fd, READING)
+        policy = self.listener.policy
+        if policy.reads_headers:
+            if policy.trusts(self.peer_address[0]):
+                self.move(Event.NEEDS_HEADER)
+                self.phase = reader = HeaderReader(self, policy)
+                self.arm(self.accepted_at + policy.header_timeout)
+                reader.read()
+                return
+            self.listener.count_header("untrusted" if policy.closes_others else "none")
+            if policy.closes_others:
+                self.end(End.PROXY_HEADER_UNTRUSTED)
+                return
+            if policy.guards:
+                self.guard = HeaderGuard()
+        self.choose()
+
+    def header_done(self, header: ProxyHeader | None, rest: bytes) -> None:
+        """The PROXY header was read, or there is none; ``rest`` is what came behind it."""
+        self.header = header
+        if header is not None and header.has_addresses:
+            self.client = (header.source_text, header.source_port)
+        self.pending = rest
+        self.choose()
+
+    def choose(self) -> None:
+        """Find the route, or the bytes that are needed to find it."""
+        only = self.listener.only_route
+        if only is not None:
+            self.routed(only)
+            return
+        routes = self.listener.matching(self.client[0])
+        if not routes:
+            self.end(End.NO_ROUTE)
+        elif routes[0].needs_bytes:
+            self.move(Event.NEEDS_BYTES)
+            self.phase = reader = PrefaceReader(self, routes)
+            self.arm(reader.deadline)
+            reader.read()
+        else:
+            self.routed(routes[0])
+
+    def routed(self, route: Route) -> None:
+        """The route is chosen: dial."""
+        self.route = route
+        self.state = step(self.state, ROUTED)
+        counts = route.counts
+        counts.total += 1
+        counts.active += 1
+        if route.is_removed:  # by a reload while its first bytes were awaited
+            self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+        self.phase = dial = Dial(self, route)
+        dial.start()
+
+    def ended_early(self) -> None:
+        """The client's FIN was read before there is a target: a half-close like any other."""
+        self.down.has_ended = True
+
+    def early(self, events: int) -> None:
+        """The client's socket is ready before there is a target."""
+        phase = self.phase
+        if phase is None:
+            return
+        if events & RESET and self.state is State.CONNECTING:
+            self.end(End.CLIENT_GONE)
+        else:
+            phase.client_ready(events)
+
+    def connected(self, sock: _socket.socket, fd: int, endpoint: Endpoint, waiting: int) -> None:
+        """The target is there. ``waiting``: events of the client's socket since accept."""
+        route = self.route
+        assert route is not None
+        self.state = step(self.state, CONNECTED)
+        self.phase = None
+        plane = self.plane
+        self.endpoint = endpoint
+        self.connected_at = self.active_at = plane.reactor.now
+        counts = endpoint.target.counts
+        counts.total += 1
+        counts.active += 1
+        connect = route.counts.connect
+        elapsed = self.connected_at - self.accepted_at
+        connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
+        connect.total += elapsed
+        down = self.down
+        self.up = up = Side(self, sock, fd, wants_out=True)
+        up.peer, down.peer = down, up
+        plane.reactor.table[fd] = up
+        if route.send_header is not None or self.pending:
+            self._send_first(up, route.send_header(self) if route.send_header else b"", waiting)
+        plane.cells[DIALLED] += 1  # the target has what belongs before the payload
+        if down.has_ended and self.state is RELAYING:
+            side_ended(self, down)
+        if self.state is not RELAYING and self.state is not HALF_CLOSED:
+            return
+        up.is_fast = not (up.outbox or up.is_reset)
+        down.is_fast = up.is_fast and not down.has_ended and self.guard is None
+        # The dial's deadline still stands in the wheel; its slot works out the next one.
+        if route.has_short_timeouts:
+            self.rearm()
+        if waiting:
+            down.pump(waiting)
+
+    def _send_first(self, up: Side, header: bytes, waiting: int) -> None:
+        """Header and what the client already said, in one write."""
+        size = len(header) + len(self.pending)
+        BUFFER[:size] = header + self.pending
+        down = self.down
+        payload = len(self.pending)
+        if waiting and not payload and self.guard is None:
+            try:
+                payload = down.sock.recv_into(VIEW[size:], 0, DONTWAIT)
+            except OSError:
+                pass  # empty, or an RST that the relay will meet again
+            else:
+                down.has_ended = payload == 0  # acted on once the header is out
+        self.pending = b""
+        down.count(payload)
+        size = len(header) + payload
+        try:
+            sent = up.sock.send(VIEW[:size], DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            down.cannot_write(up)
+            return
+        if sent < size:
+            up.outbox = bytes(VIEW[sent:size])
+
+    def guard_read(self, guard: HeaderGuard) -> None:
+        """The client may not send a PROXY header: its first bytes are looked at."""
+        guard_read(self, guard)
+
+    # -- deadlines -------------------------------------------------------------------------
+
+    def arm(self, deadline: float) -> None:
+        """Have `on_deadline` called at the first tick after ``deadline``, or before."""
+        self.plane.wheel.arm(self, deadline)
+
+    def rearm(self) -> None:
+        """Arm for the deadline of the current state."""
+        deadline, _ = self.deadline()
+        if deadline != NEVER:
+            self.arm(deadline)
+
+    def deadline(self) -> tuple[float, End]:
+        """When the relay is over if nothing more happens, and the reason that it then ends for."""
+        route = self.route
+        assert route is not None
+        timeouts = route.plan.timeouts
+        found, reason = self.cut_at, self.cut_reason
+        if timeouts.lifetime and self.accepted_at + timeouts.lifetime < found:
+            found, reason = self.accepted_at + timeouts.lifetime, End.LIFETIME
+        if timeouts.idle and self.active_at + timeouts.idle < found:
+            found, reason = self.active_at + timeouts.idle, End.IDLE_TIMEOUT
+        is_half = self.state is HALF_CLOSED and not route.plan.half_open
+        if is_half and self.active_at + timeouts.half_closed < found:
+            found, reason = self.active_at + timeouts.half_closed, End.HALF_CLOSED_TIMEOUT
+        return found, reason
+
+    def on_deadline(self, now: float) -> None:
+        """The wheel's slot has come; the deadline itself may have moved on since."""
+        if self.state is CLOSED:
+            return
+        if self.state is CLOSING:
+            closing_deadline(self, now)
+            return
+        if now >= self.cut_at:
+            self.end(self.cut_reason)
+            return
+        if self.phase is not None:
+            self.phase.on_deadline(now)
+            return
+        if not self.has_keep_alive:
+            # Only now, so that a short connection pays no system call for it.
+            self.has_keep_alive = True
+            for side in (self.down, self.up):
+                if side is not None:
+                    probe_peer(side.sock)
+        guard = self.guard
+        if guard is not None and guard.is_holding:
+            release(self, guard)
+        if self.is_closed:
+            return
+        found, reason = self.deadline()
+        if now >= found:
+            self.end(reason)
+        elif found != NEVER:
+            self.arm(found)
+
+    def cut(self, at: float, reason: End) -> None:
+        """End at the instant ``at`` for ``reason``, if it still lives then."""
+        if at < self.cut_at:
+            self.cut_at, self.cut_reason = at, reason
+            self.arm(at)
+
+    # -- account and end -------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Something happened: the next account will look at this connection."""
+        if self.is_quiet:
+            self.is_quiet = False
+            self.plane.touched.append(self)
+
+    def come_back(self, side: Side) -> None:
+        """Let ``side`` read on after the others of this batch."""
+        self.plane.reactor.again.append(side.pump)
+
+    def account(self, now: float) -> bool:
+        """Put the bytes since the last account into the counters; False: nothing to come back for.
+
+        Once a tick for connections that were touched, so that a message pays for two integers and
+        not for six. The last activity is as coarse as the timeouts that it serves.
+        """
+        route, up, down = self.route, self.up, self.down
+        if route is None or up is None or self.endpoint is None:
+            return False
+        came, went = down.received - down.counted, up.received - up.counted
+        is_idle = not (came or went)
+        counts, target = route.counts, self.endpoint.target.counts
+        if not is_idle:
+            self.active_at = now
+            counts.received += came
+            down.counted = down.received
+            target.received += went
+            up.counted = up.received
+        if down.passed != down.received:
+            passed = max(down.passed, down.received - up.pending())
+            target.sent += passed - down.passed
+            down.passed = passed
+        if up.passed != up.received:
+            passed = max(up.passed, up.received - down.pending())
+            counts.sent += passed - up.passed
+            up.passed = passed
+        if is_idle:  # a pipe is for those who use it
+            for side in (down, up):
+                if side.pipe is not None and not side.pipe.held:
+                    side.release_pipe()
+        return not is_idle or down.pipe is not None or up.pipe is not None
+
+    def end(self, reason: End, detail: str = "") -> None:
+        """Close both sockets and leave every table; the first reason counts, once.
+
+        ``detail`` goes to the log, where the reason is one that is logged.
+        """
+        if self.state is CLOSED:
+            return
+        self.state = step(self.state, END)
+        plane, down, up = self.plane, self.down, self.up
+        if self.up is not None:
+            self.account(plane.reactor.now)
+        elif isinstance(self.phase, Dial):
+            self.phase.abandon()
+        self.phase = None
+        table, closing = plane.reactor.table, plane.reactor.closing
+        for side in (down, up):
+            if side is not None:
+                side.is_fast = False
+                if side.pipe is not None:
+                    side.release_pipe()
+                table.pop(side.fd, None)
+                closing.append(side.sock)
+        down.peer = None
+        if up is not None:
+            up.peer = None
+            del up.conn
+        # The cycle is broken by hand, so that the garbage collector finds nothing to do.
+        del down.conn
+        if self.slot != NO_SLOT:
+            plane.wheel.discard(self)
+        plane.ended(self, reason, detail)
+
+    def move(self, event: Event) -> None:
+        """The only place where the state changes, but for `end`."""
+        self.state = step(self.state, event)
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more is read."""
+        return self.state is CLOSING
+
+    @property
+    def is_closed(self) -> bool:
+        """It has ended."""
+        return self.state is CLOSED
+
+    @property
+    def destination(self) -> Address:
+        """Where the client meant to go: the header's word where believed, else the socket's."""
+        header = self.header
+        if header is not None and header.has_addresses:
+            return header.destination_text, header.destination_port
+        return self.listener.destination(self.down.sock)

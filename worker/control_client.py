@@ -1,0 +1,86 @@
+"""The worker's end of ZeroMQ: messages to and from the supervisor, and counters to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import zmq
+import zmq.asyncio
+
+from shared.messages import (
+    FromWorker,
+    Spawn,
+    SupervisorMessage,
+    WorkerMessage,
+    decode_supervisor_message,
+    encode,
+)
+from shared.stats import Snapshot
+
+# A supervisor that reads nothing for so long is dead or stopped; messages beyond are dropped.
+_SEND_QUEUE: Final = 1000
+_STATS_QUEUE: Final = 8  # snapshots are cumulative: a lost one is harmless
+_FLUSH_MS: Final = 1000  # for the last messages of an orderly end
+
+
+class ControlClient:
+    """DEALER for messages and PUSH for snapshots. ``dropped`` counts what could not be sent."""
+
+    def __init__(self, spawn: Spawn, pid: int) -> None:
+        self._spawn = spawn
+        self._pid = pid
+        self.dropped = 0
+        self._context = zmq.asyncio.Context()
+        self._dealer = self._context.socket(zmq.DEALER)
+        # The supervisor addresses us by incarnation, a number that is never used twice.
+        self._dealer.setsockopt(zmq.IDENTITY, f"{spawn.run}-{spawn.incarnation}".encode())
+        self._dealer.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
+        self._dealer.setsockopt(zmq.RCVHWM, 0)  # the supervisor bounds what it sends
+        self._dealer.setsockopt(zmq.LINGER, _FLUSH_MS)
+        self._dealer.connect(spawn.control_addr)
+        self._push = self._context.socket(zmq.PUSH)
+        self._push.setsockopt(zmq.SNDHWM, _STATS_QUEUE)
+        self._push.setsockopt(zmq.LINGER, _FLUSH_MS)
+        self._push.connect(spawn.stats_addr)
+
+    async def receive(self) -> SupervisorMessage:
+        """The next message; a damaged one is msgspec.MsgspecError."""
+        message: SupervisorMessage = decode_supervisor_message(await self._dealer.recv())
+        return message
+
+    def say(self, body: WorkerMessage) -> None:
+        """Send a message; dropped when the queue is full. Never waits."""
+        envelope = FromWorker(
+            run=self._spawn.run,
+            slot=self._spawn.slot,
+            pid=self._pid,
+            incarnation=self._spawn.incarnation,
+            body=body,
+        )
+        self._send(self._dealer, encode(envelope))
+
+    def push(self, snapshot: Snapshot) -> None:
+        """Send a snapshot; dropped when the queue is full. Never waits."""
+        self._send(self._push, encode(snapshot))
+
+    async def push_last(self, snapshot: Snapshot) -> None:
+        """Send the last snapshot, and wait for room a moment if need be."""
+        try:
+            async with asyncio.timeout(_FLUSH_MS / 1000):
+                await self._push.send(encode(snapshot))
+        except TimeoutError:
+            self.dropped += 1
+
+    def close(self, *, flush: bool) -> None:
+        """Close both sockets. With ``flush`` what is queued still goes out, for a second at most.
+
+        Without it nothing more is tried: a DEALER would go on to look for a supervisor.
+        """
+        self._context.destroy(linger=_FLUSH_MS if flush else 0)
+
+    def _send(self, socket: zmq.asyncio.Socket, raw: bytes) -> None:
+        sent = asyncio.ensure_future(socket.send(raw, flags=zmq.NOBLOCK))
+        # NOBLOCK: pyzmq has tried already, and the future is done.
+        if sent.exception() is not None:
+            self.dropped += 1

@@ -1,0 +1,379 @@
+"""The data plane as the worker's runtime sees it: sockets and generations in, counters out."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import os
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from shared.ends import End
+from shared.errors import WorkerBootError
+from shared.messages import Prepare
+from shared.plan import Endpoints, RoutePlan
+from shared.stats import ListenerCounts, Snapshot
+from worker.connection import ENDED, Connection
+from worker.generation import Generation, Lasting
+from worker.listener import Listener, ListenSocket
+from worker.pipes import PipePool
+from worker.reactor import TICK_S, Reactor
+from worker.timer_wheel import TimerWheel
+
+Log = Callable[[str, str, dict[str, str]], None]  # level, message, fields
+
+NOTES_A_SECOND: Final = 5  # log lines about refused connections, per reason
+
+# What is refused or fails here gets a line; how peers end their connections is only counted.
+LOGGED: Final = frozenset(
+    {
+        End.PROXY_HEADER_INVALID,
+        End.PROXY_HEADER_MISSING,
+        End.PROXY_HEADER_TIMEOUT,
+        End.PROXY_HEADER_UNTRUSTED,
+        End.PROXY_LOCAL,
+        End.NO_ROUTE,
+        End.PREFACE_TIMEOUT,
+        End.CONNECT_FAILED,
+        End.CONNECT_TIMEOUT,
+        End.OVERLOAD,
+    }
+)
+
+
+class DataPlane:
+    """Owns the reactor, the listeners, the generations and every connection of this worker.
+
+    Every method is called from the loop's thread and returns at once; none of them awaits.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        slot: int,
+        incarnation: int,
+        counts: memoryview | None,
+        log: Log,
+    ) -> None:
+        """``counts``: three unsigned 64-bit cells (accepted, dialled, ended); outlive a kill."""
+        self.reactor = Reactor(loop, self._tick, self.on_bug)
+        self.wheel: TimerWheel[Connection] = TimerWheel(TICK_S, self.reactor.now)
+        self.pipes = PipePool()
+        self.touched: list[Connection] = []
+        self.open: set[Connection] = set()
+        self.is_paused = False  # accept waits for a free descriptor
+        self.is_draining = False
+        self._id_prefix = f"{slot}-{incarnation}-"
+        self.number: int = 0  # of the last connection
+        self.cells = counts if counts is not None else memoryview(bytearray(24)).cast("Q")
+        self._log = log
+        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._accept_pauses = 0
+        self._notes: dict[str, int] = {}
+        self._notes_at = self.reactor.now
+        self._lasting = Lasting()
+        self._listener_counts: dict[str, ListenerCounts] = {}
+        self._held: dict[tuple[int, int], _socket.socket] = {}
+        self._listeners: dict[int, Listener] = {}
+        self._current: Generation | None = None
+        self._next: Generation | None = None
+        self._indexes: frozenset[int] = frozenset()
+        self._on_drained: Callable[[int, int], None] | None = None
+        self._drained = self._cut = 0
+
+    # -- generations -----------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """The committed one; 0 before the first."""
+        return self._current.number if self._current is not None else 0
+
+    def add_socket(self, listener: int, index: int, fd: int) -> None:
+        """Take over a listening descriptor; it is polled only once assigned and committed."""
+        sock = _socket.socket(fileno=fd)
+        old = self._held.pop((listener, index), None)
+        if old is not None:
+            old.close()
+        self._held[listener, index] = sock
+
+    def begin(self, prepare: Prepare) -> None:
+        """Start to build a generation beside the one that serves."""
+        self._next = Generation(
+            prepare.generation, prepare.listeners, prepare.endpoints, self._lasting
+        )
+
+    def add_routes(self, routes: list[RoutePlan]) -> int:
+        """Build one batch of routes; returns how many are built in all."""
+        generation = self._preparing()
+        try:
+            generation.add_routes(routes)
+        except (KeyError, ValueError) as exc:
+            raise WorkerBootError(f"a route of generation {generation.number}: {exc}") from exc
+        return len(generation.routes)
+
+    def missing_sockets(self) -> list[tuple[int, int]]:
+        """(listener, index) that the generation in preparation needs and that are not held yet."""
+        return [
+            (plan.id, index)
+            for plan in self._preparing().listeners.values()
+            for index in range(plan.sockets)
+            if (plan.id, index) not in self._held
+        ]
+
+    def finish(self) -> None:
+        """Complete the generation in preparation; WorkerBootError with the reason to refuse it."""
+        generation = self._preparing()
+        try:
+            generation.finish()
+        except ValueError as exc:
+            raise WorkerBootError(f"routes of generation {generation.number}: {exc}") from exc
+
+    def abort(self) -> None:
+        """Forget the generation in preparation, and descriptors that only it would need."""
+        self._next = None
+        needed = self._current.listeners if self._current is not None else {}
+        for key in [key for key in self._held if key[0] not in needed]:
+            self._held.pop(key).close()
+
+    def commit(self, generation: int) -> None:
+        """Serve new connections by the prepared generation; removed routes begin to drain."""
+        new, old = self._preparing(), self._current
+        if new.number != generation:
+            raise WorkerBootError(f"commit of {generation}, but {new.number} is prepared")
+        self._current, self._next = new, None
+        for plan in new.listeners.values():
+            listener = self._listeners.get(plan.id)
+            if listener is None:
+                counts = self._listener_counts.setdefault(plan.name, ListenerCounts())
+                listener = self._listeners[plan.id] = Listener(plan, counts)
+                for index in range(plan.sockets):
+                    sock = self._held[plan.id, index]
+                    listener.sockets[index] = ListenSocket(self, listener, sock)
+            listener.adopt(plan, new.candidates[plan.id], new.endpoints.addresses)
+        removed = set(old.routes) - set(new.routes) if old is not None else set()
+        if old is not None and removed:
+            for name in removed:
+                old.routes[name].is_removed = True
+            for conn in list(self.open):
+                if conn.route is not None and conn.route.name in removed:
+                    drain_s = conn.route.plan.timeouts.drain
+                    conn.cut(self.reactor.now + drain_s, End.ROUTE_REMOVED)
+        self._poll_assigned()
+
+    def resolve(self, endpoints: Endpoints) -> None:
+        """Take new addresses of names."""
+        for generation in (self._current, self._next):
+            if generation is not None:
+                generation.resolve(endpoints)
+        if self._current is not None:
+            for listener in self._listeners.values():
+                listener.resolve(self._current.endpoints.addresses)
+
+    def _preparing(self) -> Generation:
+        if self._next is None:
+            raise WorkerBootError("no generation is being prepared")
+        return self._next
+
+    # -- listeners -------------------------------------------------------------------------
+
+    def assign(self, indexes: list[int]) -> None:
+        """Poll exactly these socket indexes of every listener; one that is shared always."""
+        self._indexes = frozenset(indexes)
+        self._poll_assigned()
+
+    def _poll_assigned(self) -> None:
+        may_poll = not self.is_paused and not self.is_draining
+        served = self._current.listeners if self._current is not None else {}
+        for listener in self._listeners.values():
+            is_served = may_poll and listener.id in served
+            for index, sock in listener.sockets.items():
+                is_ours = listener.plan.sockets == 1 or index in self._indexes
+                sock.poll(is_served and is_ours and bool(self._indexes))
+
+    def retire(self, listeners: list[int]) -> None:
+        """Accept what waits on these listeners until EAGAIN, then close their descriptors."""
+        for id_ in listeners:
+            listener = self._listeners.pop(id_, None)
+            if listener is not None:
+                for sock in listener.sockets.values():
+                    sock.accept_all()
+                    sock.close()
+            for key in [key for key in self._held if key[0] == id_]:
+                self._held.pop(key).close()
+
+    def pause_accept(self, why: OSError) -> None:
+        """No descriptor (or memory) is left: what waits stays in the backlog until one is."""
+        if self.is_paused:
+            return
+        self.is_paused = True
+        self._accept_pauses += 1
+        self._poll_assigned()
+        self._log(
+            "error", f"accept pauses: {why.strerror}; raise LimitNOFILE or lower the load", {}
+        )
+
+    def use_reserve(self) -> bool:
+        """Give the reserve descriptor to the dial of a client that is already accepted."""
+        if self._reserve is None:
+            return False
+        os.close(self._reserve)
+        self._reserve = None
+        self.pause_accept(OSError(24, "the last descriptor went to a dial"))
+        return True
+
+    def _end_pause(self) -> None:
+        if self._reserve is None:
+            try:
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return
+        self.is_paused = False
+        self._poll_assigned()
+
+    # -- leaving ---------------------------------------------------------------------------
+
+    def drain(
+        self,
+        deadline_s: float | None,
+        close_listeners: bool,
+        on_done: Callable[[int, int], None],
+    ) -> None:
+        """Accept what waits, then finish; ``on_done(drained, cut)`` when no connection is left."""
+        for listener in self._listeners.values():
+            for sock in listener.sockets.values():
+                if sock.is_polled or close_listeners:
+                    sock.poll(False)
+                    sock.accept_all()
+        self.is_draining = True
+        self._poll_assigned()
+        self._drained = self._cut = 0
+        self._on_drained = on_done
+        if close_listeners:
+            self.retire(list(self._listeners))
+        if deadline_s is not None:
+            for conn in list(self.open):
+                conn.cut(self.reactor.now + deadline_s, End.DRAIN_DEADLINE)
+        self._drained_if_empty()
+
+    def _drained_if_empty(self) -> None:
+        if self._on_drained is not None and not self.open:
+            on_done, self._on_drained = self._on_drained, None
+            on_done(self._drained, self._cut)
+
+    def stop(self) -> None:
+        """Cut every connection as ``stopped``."""
+        for conn in list(self.open):
+            conn.end(End.STOPPED)
+
+    # -- called by connections -------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self.open)
+
+    def connection_id(self, conn: Connection) -> str:
+        """``<slot>-<incarnation>-<number>``."""
+        return f"{self._id_prefix}{conn.number}"
+
+    def ended(self, conn: Connection, reason: End, detail: str) -> None:
+        """A connection has ended: count it where it belongs."""
+        self.open.discard(conn)
+        self.cells[ENDED] += 1
+        route = conn.route
+        ends = conn.listener.counts.refused if route is None else route.counts.ends
+        ends[reason] = ends.get(reason, 0) + 1
+        if reason in LOGGED:
+            self._note(reason, conn, detail)
+        if route is not None:
+            route.counts.active -= 1
+            if conn.endpoint is not None:
+                conn.endpoint.target.counts.active -= 1
+        if self._on_drained is not None:
+            if reason is End.DRAIN_DEADLINE:
+                self._cut += 1
+            else:
+                self._drained += 1
+            self._drained_if_empty()
+
+    def _note(self, end: End, conn: Connection, detail: str) -> None:
+        """One log line on a refused connection, a few a second at the most."""
+        written = self._notes.get(end, 0)
+        self._notes[end] = written + 1
+        if written >= NOTES_A_SECOND:
+            return
+        host, port = conn.peer_address
+        fields = {
+            "id": self.connection_id(conn),
+            "listener": conn.listener.name,
+            "peer": f"{host}:{port}",
+            "end": str(end),
+        }
+        if conn.route is not None:
+            fields["route"] = conn.route.name
+        if detail:
+            fields["detail"] = detail
+        self._log("warning", f"connection refused: {end}", fields)
+
+    def on_bug(self, handler: object, exc: Exception) -> None:
+        """A handler raised what it must not: end its connection, keep all others."""
+        trace = "".join(traceback.format_exception(exc))
+        self._log("error", f"internal error: {exc!r}", {"traceback": trace})
+        conn = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
+        if isinstance(conn, Connection):
+            conn.end(End.INTERNAL_ERROR)
+
+    # -- time and counters -----------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        self._account(now)
+        for conn in self.wheel.expire(now):
+            try:
+                conn.on_deadline(now)
+            except Exception as exc:
+                self.on_bug(conn, exc)
+        if self.is_paused:
+            self._end_pause()
+        if now >= self._notes_at + 1.0:
+            self._report_suppressed()
+            self._notes_at = now
+
+    def _account(self, now: float) -> None:
+        touched, self.touched = self.touched, []
+        for conn in touched:
+            if not conn.is_closed:
+                conn.is_quiet = True
+                if conn.account(now):
+                    conn.touch()
+
+    def _report_suppressed(self) -> None:
+        for end, written in self._notes.items():
+            if written > NOTES_A_SECOND:
+                more = written - NOTES_A_SECOND
+                self._log(
+                    "warning", f"connections refused: {more} more lines like it", {"end": end}
+                )
+        self._notes = {}
+
+    def fill(self, snapshot: Snapshot) -> None:
+        """Put the counters of this moment into ``snapshot``."""
+        self._account(self.reactor.now)
+        served = self._current.routes if self._current is not None else {}
+        for name, counts in self._lasting.counts.items():
+            counts.draining = 0 if name in served else counts.active
+        snapshot.connections = len(self.open)
+        snapshot.accept_pauses = self._accept_pauses
+        snapshot.listeners = self._listener_counts
+        snapshot.routes = self._lasting.counts
+
+    def close(self) -> None:
+        """Stop the reactor and give every descriptor back."""
+        self.stop()
+        self.retire(list(self._listeners))
+        self.reactor.close()
+        self.pipes.close()
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None

@@ -1,0 +1,210 @@
+"""The dial: one endpoint after the other until one is there or the time is up."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from worker.balancer import MARK_S
+from worker.reactor import IN, OUT, RESET, WRITING
+
+if TYPE_CHECKING:
+    from worker.balancer import Endpoint
+    from worker.connection import Connection
+    from worker.generation import Route
+
+STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+UNDER_WAY: Final = (errno.EINPROGRESS, 0)
+# Plain numbers: an IntEnum is converted anew with every call.
+AF_INET: Final = int(socket.AF_INET)
+AF_INET6: Final = int(socket.AF_INET6)
+AF_UNIX: Final = int(socket.AF_UNIX)
+IPPROTO_TCP: Final = int(socket.IPPROTO_TCP)
+TCP_NODELAY: Final = int(socket.TCP_NODELAY)
+MOST_WHILE_OTHERS_S: Final = 5.0  # for one dial while another endpoint is left (design section 4)
+
+# What the label `reason` of target_connect_failures_total says.
+_REASONS: Final = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ETIMEDOUT: "timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.EADDRNOTAVAIL: "no_local_port",
+    errno.EAFNOSUPPORT: "unreachable",
+    errno.ENOENT: "no_socket_file",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.EAGAIN: "backlog_full",  # of a Unix socket; unix(7)
+    errno.EMFILE: "no_descriptors",
+    errno.ENFILE: "no_descriptors",
+}
+
+
+class Dial:
+    """The dialling phase of one connection."""
+
+    __slots__ = (
+        "_at",
+        "_endpoint",
+        "_fd",
+        "_left",
+        "_route",
+        "_sock",
+        "_until",
+        "conn",
+        "waiting",
+    )
+
+    def __init__(self, conn: Connection, route: Route) -> None:
+        self.conn = conn
+        self._route = route
+        self._sock: _socket.socket | None = None
+        self._fd = -1
+        self._endpoint: Endpoint | None = None
+        self._left: list[Endpoint] | None = None  # still to be tried; None: not worked out yet
+        self._until = self._at = 0.0
+        self.waiting = 0  # events of the client's socket meanwhile
+
+    def start(self) -> None:
+        """Dial the endpoint that balancing gives."""
+        now = self.conn.plane.reactor.now
+        self._until = now + self._route.plan.timeouts.connect
+        endpoint = self._route.balancer.pick(now)
+        if endpoint is None:
+            for target in self._route.balancer.targets:
+                _count_failure(target.counts.connect_failures, "unresolved")
+            self.conn.end(End.CONNECT_FAILED, "no target has an address")
+            return
+        self._try_from(endpoint, now)
+
+    def client_ready(self, events: int) -> None:
+        """Bytes or FIN of the client: they wait for the relay."""
+        self.waiting |= events
+
+    def ready(self, events: int) -> None:
+        """The target's socket is connected, or never will be."""
+        sock, endpoint = self._sock, self._endpoint
+        assert sock is not None
+        assert endpoint is not None
+        if events & RESET:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
+            self._failed(_REASONS.get(code, "other"))
+            return
+        if events & OUT:
+            self._established(sock, endpoint, events)
+
+    def _established(self, sock: _socket.socket, endpoint: Endpoint, events: int) -> None:
+        conn, fd = self.conn, self._fd
+        self._sock = None
+        endpoint.mark.failed_until = 0.0
+        conn.connected(sock, fd, endpoint, self.waiting)
+        up = conn.up
+        if events & IN and up is not None and not conn.is_closed:
+            up.ready(events)
+
+    def on_deadline(self, now: float) -> None:
+        """Give this endpoint up if its time is over."""
+        if now >= self._at:
+            self._failed("timeout")
+        else:
+            self.conn.arm(self._at)
+
+    def abandon(self) -> None:
+        """The connection has ended: stop dialling."""
+        sock = self._sock
+        if sock is not None:
+            self._sock = None
+            reactor = self.conn.plane.reactor
+            reactor.table.pop(self._fd, None)
+            reactor.closing.append(sock)
+
+    # -- one endpoint after the other ------------------------------------------------------
+
+    def _failed(self, reason: str) -> None:
+        """The endpoint under way has failed: go on to the next."""
+        endpoint = self._endpoint
+        assert endpoint is not None
+        self._drop()
+        now = self.conn.plane.reactor.now
+        following = self._next(endpoint, reason, now)
+        if following is not None:
+            self._try_from(following, now)
+
+    def _try_from(self, endpoint: Endpoint, now: float) -> None:
+        """Dial ``endpoint``; where that fails at once, the ones after it."""
+        current: Endpoint | None = endpoint
+        while current is not None:
+            self._endpoint = current
+            code = self._begin(current)
+            if code in UNDER_WAY:
+                self._wait(now)
+                return
+            self._drop()
+            current = self._next(current, _REASONS.get(code, "other"), now)
+
+    def _begin(self, endpoint: Endpoint) -> int:
+        """Create the socket and start to connect; the errno, 0 or EINPROGRESS when under way."""
+        conn = self.conn
+        family = AF_INET if endpoint.host else AF_UNIX
+        if endpoint.is_v6:
+            family = AF_INET6
+        try:
+            sock = _socket.socket(family, STREAM, 0)
+        except OSError as exc:
+            # The client's descriptor was the last one: the reserve is for the target's.
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not conn.plane.use_reserve():
+                return exc.errno or errno.EIO
+            try:
+                sock = _socket.socket(family, STREAM, 0)
+            except OSError as again:
+                return again.errno or errno.EIO
+        self._sock = sock
+        self._fd = fd = sock.fileno()
+        if family != AF_UNIX:
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        code = sock.connect_ex(endpoint.address or (endpoint.host, conn.listener.port))
+        if code in UNDER_WAY:
+            conn.plane.reactor.table[fd] = self
+            conn.plane.reactor.register(fd, WRITING)
+        return code
+
+    def _wait(self, now: float) -> None:
+        left = self._route.balancer.size - 1 if self._left is None else len(self._left)
+        if left:
+            share = (self._until - now) / (left + 1)
+            self._at = now + min(share, MOST_WHILE_OTHERS_S)
+        else:
+            self._at = self._until
+        self.conn.arm(self._at)
+
+    def _next(self, failed: Endpoint, reason: str, now: float) -> Endpoint | None:
+        """Note the failure; the endpoint to try now, or None when the connection has ended."""
+        conn = self.conn
+        if reason != "no_descriptors":  # that is not the target's fault
+            failed.mark.failed_until = now + MARK_S
+        _count_failure(failed.target.counts.connect_failures, reason)
+        if self._left is None:
+            self._left = self._route.balancer.others(failed, now)
+        if self._left and now < self._until:
+            return self._left.pop(0)
+        end = End.CONNECT_TIMEOUT if reason == "timeout" else End.CONNECT_FAILED
+        if reason == "no_descriptors":
+            end = End.OVERLOAD
+        conn.end(end, f"target {failed.target.plan.name}: {reason}")
+        return None
+
+    def _drop(self) -> None:
+        """Close the socket of a failed dial at once: no event of it can be left in the batch."""
+        sock = self._sock
+        if sock is not None:
+            self._sock = None
+            self.conn.plane.reactor.table.pop(self._fd, None)
+            sock.close()
+
+
+def _count_failure(failures: dict[str, int], reason: str) -> None:
+    failures[reason] = failures.get(reason, 0) + 1

@@ -1,0 +1,72 @@
+"""The relay's first steps for a client that may not send a PROXY header (`untrusted: reject`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from worker.endings import side_lost
+from worker.header_guard import HeaderGuard, Verdict
+from worker.relay import BUFFER, DONTWAIT, VIEW
+
+if TYPE_CHECKING:
+    from worker.connection import Connection
+
+HOLD_S: Final = 1.0  # bytes that may begin a header wait this long (design section 4)
+
+
+def guard_read(conn: Connection, guard: HeaderGuard) -> None:
+    """Read what the client says first; the guard decides whether it goes on to the target."""
+    down, up = conn.down, conn.up
+    assert up is not None
+    while not up.outbox:
+        try:
+            count = down.sock.recv_into(BUFFER, 0, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            side_lost(conn, down)
+            return
+        if count == 0:
+            if _unguard(conn, guard):
+                down.end()
+            return
+        down.count(count)
+        verdict = guard.feed(bytes(VIEW[:count]))
+        if verdict is Verdict.REJECT:
+            conn.listener.count_header("untrusted")
+            conn.end(End.PROXY_HEADER_UNTRUSTED)
+            return
+        if verdict is Verdict.PASS:
+            if _unguard(conn, guard):
+                down.settle()
+                down.pump()
+            return
+        conn.arm(conn.plane.reactor.now + HOLD_S)
+
+
+def _unguard(conn: Connection, guard: HeaderGuard) -> bool:
+    """No header can come any more; True while the connection goes on as before."""
+    conn.guard = None
+    release(conn, guard)
+    return not conn.is_closed and not conn.is_closing
+
+
+def release(conn: Connection, guard: HeaderGuard) -> None:
+    """Pass on what the guard holds."""
+    up = conn.up
+    assert up is not None
+    held = up.outbox + guard.release()
+    if not held:
+        return
+    try:
+        sent = up.sock.send(held, DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    except OSError:
+        conn.down.cannot_write(up)
+        return
+    up.outbox = held[sent:]
+    if up.outbox:
+        up.settle()
+        conn.down.is_fast = False

@@ -1,0 +1,226 @@
+"""Listeners as a worker sees them: whom they believe, which routes they have, and accept."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from shared.networks import NetworkSet, split_ip
+from shared.plan import ListenerPlan, ProxyPolicy
+from shared.route_order import Candidate
+from shared.stats import ListenerCounts
+from worker.connection import ACCEPTED, Address, Connection
+from worker.generation import Route
+from worker.reactor import IN
+
+if TYPE_CHECKING:
+    from worker.data_plane import DataPlane
+
+ACCEPTS_A_WAKE: Final = 16  # more would starve the connections that are there (design section 2)
+# Plain numbers: an IntEnum is converted anew with every call.
+AF_INET: Final = int(socket.AF_INET)
+STREAM: Final = int(socket.SOCK_STREAM)
+MOST_REMEMBERED: Final = 4096  # verdicts on peers; a balancer has few addresses
+
+# What accept(2) says of one connection and not of the listener; the next may be fine.
+PASSING_ERRORS: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.EPERM,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EINTR,
+    }
+)
+
+
+class Policy:
+    """A listener's PROXY settings, ready to be asked once per connection."""
+
+    __slots__ = (
+        "_networks",
+        "_verdicts",
+        "closes_local",
+        "closes_others",
+        "guards",
+        "header_timeout",
+        "reads_headers",
+        "required",
+        "versions",
+    )
+
+    def __init__(self, plan: ProxyPolicy, addresses: Mapping[str, Sequence[str]]) -> None:
+        resolved = [ip for name in plan.trusted_names for ip in addresses.get(name, ())]
+        self._networks = NetworkSet([*plan.trusted, *resolved])
+        self._verdicts: dict[str, bool] = {}
+        # `trusted: []` means that no header is read at all, so nobody is suspected of one either.
+        self.reads_headers = bool(plan.trusted or plan.trusted_names)
+        self.closes_others = plan.untrusted == "close"
+        self.guards = plan.untrusted == "reject"
+        self.closes_local = plan.local == "close"
+        self.required = plan.required
+        self.header_timeout = plan.header_timeout
+        self.versions = frozenset(plan.versions)
+
+    def trusts(self, ip: str) -> bool:
+        """Whether a header from this peer is believed; a Unix socket has no address to trust."""
+        verdict = self._verdicts.get(ip)
+        if verdict is None:
+            verdict = bool(ip) and self._networks.contains(ip)
+            if len(self._verdicts) >= MOST_REMEMBERED:
+                self._verdicts.clear()
+            self._verdicts[ip] = verdict
+        return verdict
+
+
+class Listener:
+    """One bound address of the committed generation, with the sockets that this worker holds."""
+
+    def __init__(self, plan: ListenerPlan, counts: ListenerCounts) -> None:
+        self.id = plan.id
+        self.name = plan.name
+        self.port = plan.port
+        self.counts = counts
+        self.sockets: dict[int, ListenSocket] = {}
+        self.plan = plan
+        self.policy = Policy(plan.proxy, {})
+        self.only_route: Route | None = None
+        self._candidates: list[tuple[Candidate, Route]] = []
+        wildcard = plan.host in ("0.0.0.0", "::")
+        self._destination: Address | None = None if wildcard else (plan.host, plan.port)
+
+    def adopt(
+        self,
+        plan: ListenerPlan,
+        candidates: list[tuple[Candidate, Route]],
+        addresses: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Serve new connections by these routes and settings."""
+        self.plan = plan
+        self.policy = Policy(plan.proxy, addresses)
+        self._candidates = candidates
+        first = candidates[0] if candidates else None
+        is_decided = first is not None and first[0].network is None and not first[1].needs_bytes
+        self.only_route = first[1] if first is not None and is_decided else None
+
+    def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Take new addresses of trusted names."""
+        if self.plan.proxy.trusted_names:
+            self.policy = Policy(self.plan.proxy, addresses)
+
+    def matching(self, client_ip: str) -> list[Route]:
+        """The routes left for this client, best first, down to the first that needs no bytes."""
+        client = split_ip(client_ip) if client_ip else None
+        found: list[Route] = []
+        for candidate, route in self._candidates:
+            network = candidate.network
+            if network is not None and (client is None or not candidate.matches(client)):
+                continue
+            if route in found:
+                continue
+            found.append(route)
+            if not route.needs_bytes:
+                break
+        return found
+
+    def destination(self, sock: _socket.socket) -> Address:
+        """The local address of an accepted socket; asked only where we listen on a wildcard."""
+        if self._destination is not None:
+            return self._destination
+        try:
+            return plain_address(sock.getsockname())
+        except OSError:
+            return ("", 0)
+
+    def count_header(self, result: str) -> None:
+        """Count what became of a PROXY header."""
+        results = self.counts.proxy_headers
+        results[result] = results.get(result, 0) + 1
+
+
+class ListenSocket:
+    """One of a listener's sockets: level-triggered, so that what is left over wakes us again."""
+
+    __slots__ = ("fd", "is_polled", "listener", "plane", "sock")
+
+    def __init__(self, plane: DataPlane, listener: Listener, sock: _socket.socket) -> None:
+        self.plane = plane
+        self.listener = listener
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.is_polled = False
+
+    def poll(self, wanted: bool) -> None:
+        """Have the reactor watch this socket, or not."""
+        if wanted == self.is_polled:
+            return
+        self.is_polled = wanted
+        reactor = self.plane.reactor
+        if wanted:
+            reactor.table[self.fd] = self
+            reactor.register(self.fd, IN)
+        else:
+            del reactor.table[self.fd]
+            reactor.unregister(self.fd)
+
+    def ready(self, events: int) -> None:
+        """Accept what waits, ACCEPTS_A_WAKE at the most."""
+        self.accept(ACCEPTS_A_WAKE)
+
+    def accept(self, most: int) -> bool:
+        """Accept up to ``most`` connections; False when none waits any more, or none can be had."""
+        plane, listener = self.plane, self.listener
+        family = int(self.sock.family)
+        accept = self.sock._accept  # type: ignore[attr-defined] # accept4 without an object around it
+        for _ in range(most):
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                return False
+            except OSError as exc:
+                if exc.errno in PASSING_ERRORS:
+                    continue
+                plane.pause_accept(exc)
+                return False
+            peer = address if family == AF_INET else plain_address(address)
+            sock = _socket.socket(family, STREAM, 0, fd)
+            conn = Connection(plane, listener, sock, fd, peer)
+            plane.open.add(conn)
+            plane.cells[ACCEPTED] += 1
+            listener.counts.accepted += 1
+            try:
+                conn.begin()
+            except Exception as exc:
+                plane.on_bug(conn, exc)
+            if plane.is_paused:
+                return False
+        return True
+
+    def accept_all(self) -> None:
+        """Accept until none waits: before this socket is left to others, or closed."""
+        while self.accept(ACCEPTS_A_WAKE):
+            pass
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self.poll(False)
+        self.sock.close()
+
+
+def plain_address(address: object) -> Address:
+    """(ip, port) of a socket address: IPv4-mapped unfolded, no zone; ("", 0) for a Unix socket."""
+    if not isinstance(address, tuple):
+        return ("", 0)
+    host, port = str(address[0]), int(address[1])
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return host.partition("%")[0], port

@@ -1,0 +1,357 @@
+"""The relay: bytes from one socket of a connection to the other.
+
+A direction starts in copy mode, `recv_into` on one buffer that the whole worker shares, then
+`send`. Two full buffers in a row prove it to be bulk; then it moves to splice(2) through a pooled
+pipe, and comes back when the moves get small. An idle connection holds neither buffer nor pipe.
+
+What the other side cannot take at once waits in its ``outbox`` (or in the pipe), and until that
+is gone nothing more is read: backpressure costs no more memory than one buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from worker.endings import flushed, side_ended, side_lost
+from worker.reactor import ENDED, RESET, WRITING
+from worker.socket_options import has_error
+
+if TYPE_CHECKING:
+    import _socket
+
+    from worker.connection import Connection
+    from worker.pipes import Pipe
+
+SIZE: Final = 128 * 1024  # of the shared buffer: small enough to stay in a core's L2 cache
+BUFFER: Final = bytearray(SIZE)
+VIEW: Final = memoryview(BUFFER)
+DONTWAIT: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # a plain number, not an enum
+
+BULK_READS: Final = 2  # full buffers in a row
+READS_A_TURN: Final = 4  # then the other connections of the batch come first
+MOVES_A_TURN: Final = 16
+SPLICE_SIZE: Final = 1 << 20  # what a pipe of the default size can hold goes in at once anyway
+SPLICE: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+SMALL_MOVE: Final = 16 * 1024  # below this a copy is no dearer than two splices
+SMALL_MOVES: Final = 4  # in a row: the direction is bulk no more
+
+
+class Side:
+    """One socket of a connection, and the direction that begins at it.
+
+    ``received`` counts payload bytes read from this socket. ``is_fast`` is true while the
+    direction may take the short way: relaying, nothing pending either way, no pipe, no end seen.
+    """
+
+    __slots__ = (
+        "conn",
+        "counted",
+        "fd",
+        "full_reads",
+        "has_ended",
+        "is_fast",
+        "is_reset",
+        "is_shut",
+        "outbox",
+        "passed",
+        "peer",
+        "pipe",
+        "received",
+        "sock",
+        "wants_out",
+    )
+
+    def __init__(self, conn: Connection, sock: _socket.socket, fd: int, wants_out: bool) -> None:
+        self.conn = conn
+        self.sock = sock
+        self.fd = fd
+        self.wants_out = wants_out  # the epoll reports when it can be written
+        self.peer: Side | None = None
+        self.outbox = b""  # still to be written to this socket
+        self.pipe: Pipe | None = None  # from this socket to the peer's
+        self.received = 0
+        self.counted = 0  # of received: already in the counters
+        self.passed = 0  # of received: counted as sent to the peer
+        self.full_reads = 0  # in a row; with a pipe: small moves in a row
+        self.is_fast = False
+        self.has_ended = False  # FIN was read
+        self.is_shut = False  # FIN was sent
+        self.is_reset = False  # RST came; what was read before it is still delivered
+
+    def settle(self) -> None:
+        """Work out ``is_fast`` anew, after anything it depends on has changed."""
+        peer = self.peer
+        self.is_fast = peer is not None and not (
+            self.outbox
+            or peer.outbox
+            or self.pipe is not None
+            or peer.pipe is not None
+            or self.has_ended
+            or self.is_reset
+            or peer.is_reset
+        )
+
+    def ready(self, events: int) -> None:
+        """The hot path: read once, write once."""
+        if not self.is_fast:
+            self._ready_slowly(events)
+            return
+        try:
+            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            side_lost(self.conn, self)
+            return
+        if count == 0:
+            self.end()
+            return
+        self.received += count
+        conn = self.conn
+        if conn.is_quiet:
+            conn.touch()
+        peer = self.peer
+        assert peer is not None
+        try:
+            sent = peer.sock.send(VIEW[:count], DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cannot_write(peer)
+            return
+        if sent < count:
+            self._keep(peer, sent, count)
+        elif count == SIZE:
+            self.full_reads += 1
+            self.pump()
+        else:
+            self.full_reads = 0
+            # A short read emptied the socket: no EAGAIN is needed to know. An end seen with it
+            # would give no further edge, so it is read now.
+            if events & ENDED:
+                self.pump()
+
+    def _ready_slowly(self, events: int) -> None:
+        peer = self.peer
+        if peer is None:
+            self.conn.early(events)
+            return
+        if not self.flush():
+            return
+        if self.has_ended:
+            if events & RESET and not self.is_reset and has_error(self.sock):
+                side_lost(self.conn, self)
+        elif not self.conn.is_closing:
+            self.pump()
+
+    def pump(self, events: int = ENDED) -> None:
+        """Read until the socket is empty, the peer is full, or it is the others' turn.
+
+        ``events``: what the last edge said. Without an end in it a short read is the last one;
+        by default the socket is asked until it says EAGAIN.
+        """
+        peer = self.peer
+        if peer is None or self.has_ended or peer.outbox or self.conn.is_closing:
+            return
+        guard = self.conn.guard
+        if guard is not None and self is self.conn.down:
+            self.conn.guard_read(guard)
+            return
+        if self.pipe is not None:
+            self._pump_pipe(self.pipe, peer)
+            return
+        if peer.is_reset:
+            return
+        for _ in range(READS_A_TURN):
+            if self.full_reads >= BULK_READS and self._take_pipe():
+                return
+            try:
+                count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+            except BlockingIOError:
+                if self.is_reset:
+                    side_lost(self.conn, self)
+                return
+            except OSError:
+                side_lost(self.conn, self)
+                return
+            if count == 0:
+                self.end()
+                return
+            self.full_reads = self.full_reads + 1 if count == SIZE else 0
+            self.count(count)
+            try:
+                sent = peer.sock.send(VIEW[:count], DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.cannot_write(peer)
+                return
+            if sent < count:
+                self._keep(peer, sent, count)
+                return
+            if count < SIZE and not events & ENDED:
+                return
+        self.conn.come_back(self)
+
+    def count(self, count: int) -> None:
+        """Note payload bytes that were read."""
+        self.received += count
+        if self.conn.is_quiet:
+            self.conn.touch()
+
+    def _keep(self, peer: Side, sent: int, count: int) -> None:
+        """The peer took only part: keep the rest, read no more until it is gone."""
+        peer.outbox = bytes(VIEW[sent:count])
+        self.is_fast = peer.is_fast = False
+        peer.ask_writable()
+
+    def ask_writable(self) -> None:
+        """Have the epoll report when this socket can be written again."""
+        if not self.wants_out:
+            self.wants_out = True
+            self.conn.plane.reactor.modify(self.fd, WRITING)
+
+    # -- writing what waited ---------------------------------------------------------------
+
+    def flush(self) -> bool:
+        """Write what waits for this socket; True when nothing does any more.
+
+        The direction that was stopped for it goes on, and an end that waited behind the bytes is
+        passed on.
+        """
+        peer = self.peer
+        assert peer is not None
+        pipe = peer.pipe
+        if self.outbox:
+            try:
+                sent = self.sock.send(self.outbox, DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                peer.cannot_write(self)
+                return False
+            self.conn.touch()
+            self.outbox = self.outbox[sent:]
+            if self.outbox:
+                return False
+        elif pipe is not None and pipe.held:
+            if not peer._drain_pipe(pipe, self):
+                return False
+        else:
+            return True
+        self.settle()
+        peer.settle()
+        conn = self.conn
+        flushed(conn, self)
+        if not conn.is_closing and not conn.is_closed:
+            peer.pump()
+        return not conn.is_closed and not self.pending()
+
+    def pending(self) -> int:
+        """Bytes for this socket that wait here, in the outbox or in the peer's pipe."""
+        peer = self.peer
+        pipe = None if peer is None else peer.pipe
+        return len(self.outbox) + (0 if pipe is None else pipe.held)
+
+    # -- splice ----------------------------------------------------------------------------
+
+    def _take_pipe(self) -> bool:
+        """Move this direction to splice; False when there is no pipe to be had."""
+        pipe = self.conn.plane.pipes.take()
+        if pipe is None:
+            self.full_reads = 0
+            return False
+        # splice(2) looks at the sockets' own flag; MSG_DONTWAIT has no counterpart there.
+        self.sock.setblocking(False)
+        peer = self.peer
+        assert peer is not None
+        peer.sock.setblocking(False)
+        self.pipe = pipe
+        self.full_reads = 0
+        self.is_fast = peer.is_fast = False
+        self._pump_pipe(pipe, peer)
+        return True
+
+    def release_pipe(self) -> None:
+        """Back to copy mode."""
+        pipe = self.pipe
+        if pipe is not None:
+            self.pipe = None
+            self.full_reads = 0
+            self.conn.plane.pipes.give_back(pipe)
+            self.settle()
+            if self.peer is not None:
+                self.peer.settle()
+
+    def _pump_pipe(self, pipe: Pipe, peer: Side) -> None:
+        for _ in range(MOVES_A_TURN):
+            if pipe.held and not self._drain_pipe(pipe, peer):
+                return
+            try:
+                count = os.splice(self.fd, pipe.write_fd, SPLICE_SIZE, flags=SPLICE)
+            except BlockingIOError:
+                return
+            except OSError:
+                side_lost(self.conn, self)
+                return
+            if count == 0:
+                self.end()
+                return
+            pipe.held = count
+            self.count(count)
+            self.full_reads = self.full_reads + 1 if count < SMALL_MOVE else 0
+            if not self._drain_pipe(pipe, peer):
+                return
+            if self.full_reads >= SMALL_MOVES:
+                self.release_pipe()
+                self.pump()
+                return
+        self.conn.come_back(self)
+
+    def _drain_pipe(self, pipe: Pipe, peer: Side) -> bool:
+        """Pipe to peer; True when the pipe is empty."""
+        while pipe.held:
+            try:
+                pipe.held -= os.splice(pipe.read_fd, peer.fd, pipe.held, flags=SPLICE)
+            except BlockingIOError:
+                peer.ask_writable()
+                return False
+            except OSError:
+                self.cannot_write(peer)
+                return False
+            self.conn.touch()
+        return True
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """FIN was read; after an RST that a write already met, it is the RST's trace."""
+        if self.is_reset:
+            side_lost(self.conn, self)
+            return
+        self.has_ended = True
+        self.is_fast = False
+        side_ended(self.conn, self)
+
+    def shut(self) -> None:
+        """Send FIN, once."""
+        if self.is_shut:
+            return
+        self.is_shut = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # ENOTCONN: its RST has come and will be read next
+
+    def cannot_write(self, peer: Side) -> None:
+        """The peer is gone for writing: what it said before is still read and delivered."""
+        peer.is_reset = True
+        peer.outbox = b""
+        self.release_pipe()
+        self.is_fast = peer.is_fast = False
+        if peer.has_ended:
+            side_lost(self.conn, peer)
+        else:
+            peer.pump()

@@ -1,0 +1,57 @@
+"""What is asked of sockets beyond read and write. None of it raises: a socket may be gone."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import _socket
+
+SIOCOUTQ: Final = 0x5411  # bytes not yet acknowledged by the peer, tcp(7)
+LINGER_RESET: Final = struct.pack("ii", 1, 0)  # close sends RST, socket(7)
+
+# First probe after 10 min, then one a minute, dead after 9: a NAT forgets after 15 min or more.
+KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 600),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+)
+
+
+def probe_peer(sock: _socket.socket) -> None:
+    """Turn TCP keep-alive probes on; a Unix socket needs none."""
+    if sock.family == socket.AF_UNIX:
+        return
+    for level, option, value in KEEP_ALIVE:
+        try:
+            sock.setsockopt(level, option, value)
+        except OSError:
+            return
+
+
+def unacknowledged(sock: _socket.socket) -> int:
+    """Bytes written that the peer has not acknowledged; for a Unix socket, not read."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), SIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0
+
+
+def reset_on_close(sock: _socket.socket) -> None:
+    """Make close send RST."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    except OSError:
+        return
+
+
+def has_error(sock: _socket.socket) -> bool:
+    """Whether the socket has met an error (RST, a dead path); asking clears it."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+    except OSError:
+        return True
