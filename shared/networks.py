@@ -43,25 +43,20 @@ class Network(Struct, frozen=True, order=True):
 
 
 def parse_network(text: str) -> Network:
-    """``"10.0.0.0/8"`` or a single address. ValueError with a message fit for the operator."""
+    """``"10.0.0.0/8"`` or a single address; bits beyond the prefix are ignored, as everywhere.
+
+    ValueError with a message fit for the operator.
+    """
     if "%" in text:
         raise ValueError(f"{short(text)}: a network has no zone")
     try:
-        network = ip_network(text)
+        network = ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(_why_no_network(text)) from None
+        raise ValueError(f"{short(text)} is no IP address or network") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         base = int(network.network_address) & 0xFFFFFFFF
         return Network(4, base, network.prefixlen - _MAPPED.prefixlen)
     return Network(network.version, int(network.network_address), network.prefixlen)
-
-
-def _why_no_network(text: str) -> str:
-    try:
-        loose = ip_network(text, strict=False)
-    except ValueError:
-        return f"{short(text)} is no IP address or network"
-    return f"{short(text)} has bits set beyond its prefix; write {loose}"
 
 
 @lru_cache(maxsize=_CACHED_ADDRESSES)

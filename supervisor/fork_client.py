@@ -59,7 +59,7 @@ class ForkServer:
                     [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # Ctrl-C is for the supervisor alone
+                    process_group=0,  # Ctrl-C is for the supervisor alone
                 )
             except OSError:
                 ours.close()

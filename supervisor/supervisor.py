@@ -6,6 +6,7 @@ It never touches traffic. Each part has a module of its own; this one knows them
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -173,6 +174,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Start, serve until told to stop, end; returns the exit code. StartError at the start."""
+        self._loop.set_exception_handler(self._on_loop_error)
         signals.install(self._loop, self._events)
         try:
             await self._start()
@@ -372,6 +374,11 @@ class Supervisor:
             "restarts": status.restarts_data(self._pool.restarts),
         }
 
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._log.error(
+            "event loop", message=context.get("message"), exc_info=context.get("exception")
+        )
+
     def _log_event(self, level: str, message: str, fields: dict[str, str]) -> None:
         getattr(self._log, level)(message, **fields)
 
@@ -380,6 +387,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+@functools.cache
 def _version() -> str:
     try:
         return metadata.version("proxyctl")

@@ -198,7 +198,7 @@ class WorkerPool:
             self.generations.tick(now)
             if not self.is_stopping:
                 self._reconcile(now)
-            self._strays.reap()
+            self._strays.reap(now)
             due = now + TICK_S
             self._wake.clear()
             try:
@@ -234,7 +234,13 @@ class WorkerPool:
 
     async def _spawn(self, number: int, slot: _Slot) -> None:
         self._incarnation += 1
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            slot.is_spawning = False
+            self._note_end(number, WorkerEnd(ready_s=None, is_abnormal=True, reason=str(error)))
+            self._log.error("cannot start a worker", slot=number, error=str(error))
+            return
         row = self.counts.take()
         worker = WorkerProcess(number, self._incarnation, row, ours, self._loop.time())
         # Known before it is there: its Hello may come before the fork server's answer.
@@ -262,7 +268,7 @@ class WorkerPool:
         slot = self._slots[worker.slot]
         if slot.worker is worker:
             slot.worker = None
-        self._note_end(worker, WorkerEnd(ready_s=None, is_abnormal=True, reason=reason))
+        self._note_end(worker.slot, WorkerEnd(ready_s=None, is_abnormal=True, reason=reason))
         self._note_restart(worker, "fork", reason)
         self.generations.left(worker)
 
@@ -308,7 +314,7 @@ class WorkerPool:
                 is_outside_kill=is_outside,
                 reason=worker.our_reason or end.text(),
             )
-            self._note_end(worker, how)
+            self._note_end(worker.slot, how)
         self.generations.left(worker)
         self.assigner.change()
         self._start_task(self._bury(worker, end, is_expected))
@@ -349,13 +355,13 @@ class WorkerPool:
         )
         self._note_restart(worker, kind, reason)
 
-    def _note_end(self, worker: WorkerProcess, end: WorkerEnd) -> None:
-        slot = self._slots[worker.slot]
+    def _note_end(self, number: int, end: WorkerEnd) -> None:
+        slot = self._slots[number]
         was_failed = slot.history.is_failed
         slot.history = after_end(slot.history, end, self._loop.time())
         slot.restarts += 1
         if slot.history.is_failed and not was_failed:
-            self._log.error("slot failed: too many failed starts in a row", slot=worker.slot)
+            self._log.error("slot failed: too many failed starts in a row", slot=number)
         self.changed.set()
 
     def _note_restart(self, worker: WorkerProcess, kind: str, reason: str) -> None:

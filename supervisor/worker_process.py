@@ -49,9 +49,12 @@ class Exit(Struct, frozen=True):
 
     status: int
     signal: int
+    unknown: str = ""  # why neither is known
 
     def text(self) -> str:
         """``exit status 1``, ``SIGKILL``."""
+        if self.unknown:
+            return f"exit status {self.unknown}"
         if not self.signal:
             return f"exit status {self.status}"
         try:
@@ -107,7 +110,12 @@ class WorkerProcess:
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_pidfd, on_exit)
 
     def _on_pidfd(self, on_exit: Callable[[WorkerProcess, Exit], None]) -> None:
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self._forget_pidfd()
+            on_exit(self, Exit(0, 0, "not known"))
+            return
         if result is None:
             return
         self._forget_pidfd()

@@ -113,7 +113,8 @@ class Connection:
         down, reactor = self.down, self.plane.reactor
         reactor.table[down.fd] = down
         reactor.register(down.fd, READING)
-        policy = self.listener.policy
+        listener = self.listener
+        policy = listener.policy
         if policy.reads_headers:
             if policy.trusts(self.peer_address[0]):
                 self.move(Event.NEEDS_HEADER)

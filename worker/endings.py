@@ -44,7 +44,8 @@ def side_ended(conn: Connection, side: Side) -> None:
     route = conn.route
     assert route is not None
     if not route.plan.half_open:
-        conn.arm(conn.plane.reactor.now + route.plan.timeouts.half_closed)
+        plane = conn.plane
+        plane.wheel.arm(conn, plane.reactor.now + route.plan.timeouts.half_closed)
 
 
 def side_lost(conn: Connection, side: Side) -> None:

@@ -110,7 +110,9 @@ def _become_worker(spawn: Spawn, descriptors: list[int]) -> None:
     """In the worker: run it and end. Never returns, nor does anything of the fork server run."""
     code = _CRASHED
     try:
-        os.setsid()  # Ctrl-C at the terminal reaches the supervisor alone
+        # Ctrl-C at the terminal reaches the supervisor alone. A session of its own would do that
+        # too, but make each worker an autogroup (sched(7)): smaller batches, a tenth more CPU.
+        os.setpgid(0, 0)
         # Not the supervisor's standard output: whoever reads that waits for its end.
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)

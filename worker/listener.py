@@ -150,7 +150,7 @@ class Listener:
 class ListenSocket:
     """One of a listener's sockets: level-triggered, so that what is left over wakes us again."""
 
-    __slots__ = ("fd", "is_polled", "listener", "plane", "sock")
+    __slots__ = ("_most", "fd", "is_polled", "listener", "plane", "sock")
 
     def __init__(self, plane: DataPlane, listener: Listener, sock: _socket.socket) -> None:
         self.plane = plane
@@ -158,6 +158,7 @@ class ListenSocket:
         self.sock = sock
         self.fd = sock.fileno()
         self.is_polled = False
+        self._most = 1  # accepts at the next wake
 
     def poll(self, wanted: bool) -> None:
         """Have the reactor watch this socket, or not."""
@@ -173,8 +174,15 @@ class ListenSocket:
             reactor.unregister(self.fd)
 
     def ready(self, events: int) -> None:
-        """Accept what waits, ACCEPTS_A_WAKE at the most."""
-        self.accept(ACCEPTS_A_WAKE)
+        """Accept what waits, ACCEPTS_A_WAKE at the most.
+
+        To learn that none waits costs a system call and an exception, and what is left wakes us
+        again: so one more is tried only where the last wake found all that it tried.
+        """
+        if self.accept(self._most):
+            self._most = min(2 * self._most, ACCEPTS_A_WAKE)
+        else:
+            self._most = 1
 
     def accept(self, most: int) -> bool:
         """Accept up to ``most`` connections; False when none waits any more, or none can be had."""

@@ -128,10 +128,13 @@ class Side:
             self.pump()
         else:
             self.full_reads = 0
-            # A short read emptied the socket: no EAGAIN is needed to know. An end seen with it
-            # would give no further edge, so it is read now.
+            # A short read emptied the socket: no EAGAIN is needed to know. An end that was seen
+            # with it gives no further edge; FIN needs no read either, all before it has been read.
             if events & ENDED:
-                self.pump()
+                if events & RESET:
+                    self.pump()
+                else:
+                    self.end()
 
     def _ready_slowly(self, events: int) -> None:
         peer = self.peer

@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`. Python would complain once more
         # when it flushes at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 1
     except Exception as error:
         # Typer's own usage errors; their base class has moved between its versions.

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pytest
 
 from shared.proxy_protocol import parse
@@ -66,6 +67,7 @@ def started(directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]
             else:
                 log.seek(0)
                 pytest.fail(f"no ready line: {lines} {log.read()}")
+            late.cancel()
             yield process
         finally:
             late.cancel()
@@ -174,7 +176,8 @@ def test_status_counts_what_went_through(tmp_path: Path) -> None:
         file.write_text(config(port, target=origin.address, directory=directory))
         with started(directory, "--config", str(file), "--workers", "2"):
             for _ in range(5):
-                assert run(directory, "probe", f"127.0.0.1:{port}").returncode == 0
+                probe = run(directory, "probe", f"127.0.0.1:{port}", "--proxy", "v2")
+                assert probe.returncode == 0, probe.stderr
             # A worker reports twice a second; each look is a process of its own, so they are few.
             for _ in range(50):
                 totals = data(directory, "status")["totals"]
@@ -205,12 +208,33 @@ def stats(path: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_start_ends_with_0_after_a_signal(number: signal.Signals, tmp_path: Path) -> None:
-    """A stop by signal is a clean end, and with --json stdout has one object after all."""
+    """A stop by signal is a clean end of `start`."""
     directory, file = tmp_path / "run", tmp_path / "proxyctl.yaml"
     file.write_text(config(free_port(), target="127.0.0.1:1", directory=directory))
     with started(directory, "--config", str(file), "--workers", "1") as process:
         process.send_signal(number)
         assert process.wait(30) == 0
+
+
+def test_start_with_json_prints_one_object(tmp_path: Path) -> None:
+    """What `start` says on its way goes to stderr, and stdout has the object alone."""
+    directory, file, log = tmp_path / "run", tmp_path / "proxyctl.yaml", tmp_path / "log"
+    file.write_text(config(free_port(), target="127.0.0.1:1", directory=directory))
+    command = [*PROXYCTL, "start", "--runtime-dir", str(directory), "--config", str(file), "--json"]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            # Each look is a process of its own; together they are given about a minute.
+            assert any(run(directory, "status").returncode == 0 for _ in range(100))
+            assert run(directory, "stop", "--now").returncode == 0
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert json.loads(out)["ok"] is True
+    assert "ready: " in log.read_text()
 
 
 def test_a_second_start_says_who_runs(tmp_path: Path) -> None:
@@ -271,3 +295,28 @@ def test_the_example_runs(tmp_path: Path) -> None:
         metrics = run(directory, "probe", ADMIN, "--send", "GET /metrics HTTP/1.0\\r\\n\\r\\n")
         assert 'proxyctl_route_connections_total{route="page"}' in metrics.stdout
         assert run(directory, "reload").returncode == 0
+
+
+def test_stop_drains_workers_that_lost_their_supervisor(tmp_path: Path) -> None:
+    """After a kill -9 the port is still served; `status` says how to end it, and `stop` does."""
+    directory, file, port = tmp_path / "run", tmp_path / "proxyctl.yaml", free_port()
+    with closing(Origin()) as origin:
+        file.write_text(config(port, target=origin.address, directory=directory))
+        with started(directory, "--config", str(file), "--workers", "2") as process:
+            workers = {worker["pid"] for worker in data(directory, "workers")["workers"]}
+            process.kill()
+            process.wait(20)
+        try:
+            probe = run(directory, "probe", f"127.0.0.1:{port}", "--source", "203.0.113.7:1")
+            assert probe.stdout == "203.0.113.7 1\n", probe.stderr
+            status = run(directory, "status")
+            assert status.returncode == 3
+            assert "proxyctl stop" in status.stderr
+            stop = run(directory, "stop", "--timeout", "30s", "--json")
+            assert stop.returncode == 0, stop.stdout
+            assert set(json.loads(stop.stdout)["data"]["orphans"]) == workers
+            assert run(directory, "stop").returncode == 3
+        finally:
+            for pid in workers:
+                if psutil.pid_exists(pid):
+                    psutil.Process(pid).kill()

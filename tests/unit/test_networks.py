@@ -38,10 +38,10 @@ def test_bad_network(text: str) -> None:
         parse_network(text)
 
 
-def test_host_bits_are_refused_with_the_network_that_was_meant() -> None:
-    """A set bit beyond the prefix is a slip; the message has the right text."""
-    with pytest.raises(ValueError, match=r"write 10\.0\.0\.0/8"):
-        parse_network("10.0.0.1/8")
+def test_bits_beyond_the_prefix_are_ignored() -> None:
+    """``127.0.0.1/8`` means the network around the address, as in other proxies."""
+    assert parse_network("10.0.0.1/8") == parse_network("10.0.0.0/8")
+    assert parse_network("2001:db8::1/32") == parse_network("2001:db8::/32")
 
 
 def test_set_contains() -> None:

@@ -1,0 +1,40 @@
+"""What all tests share: the marker `program`, and proxyctl processes that are always ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.processes import Proxyctl
+from tests.helpers.sockets import EchoServer
+
+pytest_plugins = ["tests.programs"]
+
+StartProxyctl = Callable[..., Proxyctl]
+
+
+@pytest.fixture
+def proxyctl(tmp_path: Path) -> Iterator[StartProxyctl]:
+    """Start proxyctl with a config; whatever was started is ended after the test."""
+    started: list[Proxyctl] = []
+
+    def start(config: dict[str, object], **options: object) -> Proxyctl:
+        running = Proxyctl(tmp_path, config, number=len(started), **options)  # type: ignore[arg-type]
+        started.append(running)
+        running.start()
+        return running
+
+    try:
+        yield start
+    finally:
+        for running in started:
+            running.end()
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoServer]:
+    """A target that sends back what it gets."""
+    with EchoServer() as server:
+        yield server
