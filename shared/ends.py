@@ -31,4 +31,3 @@ class End(StrEnum):
     KILLED = "killed"
     OVERLOAD = "overload"
     INTERNAL_ERROR = "internal_error"
-

@@ -53,12 +53,17 @@ def _overlaps(raw: str, host: str) -> bool:
 
 def _holds(process: Path, wanted: set[str]) -> bool:
     try:
-        for entry in os.scandir(process / "fd"):
-            if os.readlink(entry.path) in wanted:
-                return True
+        with os.scandir(process / "fd") as entries:
+            return any(_target(entry.path) in wanted for entry in entries)
     except OSError:
         return False  # it has ended, or is not ours to see
-    return False
+
+
+def _target(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""  # closed meanwhile
 
 
 def _command(process: Path) -> str:

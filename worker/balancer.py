@@ -76,14 +76,19 @@ class Target:
             for host in hosts
         ]
 
-    def pick(self) -> Endpoint | None:
-        """The next of this target's addresses."""
+    def pick(self, now: float) -> Endpoint | None:
+        """The next of this target's addresses; one that failed lately only where all did."""
         endpoints = self.endpoints
         if len(endpoints) == 1:
             return endpoints[0]
         if not endpoints:
             return None
         position = self.state.addresses.get(self.plan.name, 0)
+        for offset in range(len(endpoints)):
+            endpoint = endpoints[(position + offset) % len(endpoints)]
+            if endpoint.mark.failed_until <= now:
+                position += offset
+                break
         self.state.addresses[self.plan.name] = position + 1
         return endpoints[position % len(endpoints)]
 
@@ -147,7 +152,7 @@ class Balancer:
         self.state.position = position + 1
         fallback: Endpoint | None = None
         for offset in range(len(turns)):
-            endpoint = turns[(position + offset) % len(turns)].pick()
+            endpoint = turns[(position + offset) % len(turns)].pick(now)
             if endpoint is None:
                 continue
             if endpoint.mark.failed_until <= now:

@@ -13,12 +13,14 @@ from shared.ends import End
 from shared.stats import CONNECT_BUCKETS
 from worker.connection_state import Event, State, step
 from worker.dial import Dial
-from worker.endings import closing_deadline, side_ended
-from worker.guarded import guard_read, release
+from worker.endings import closing_deadline, relay_deadline, reset_given_up, side_ended
+from worker.guarded import HOLD_S, guard_read, release
 from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
-from worker.reactor import READING, RESET
-from worker.relay import BUFFER, DONTWAIT, VIEW, Side
+from worker.proxy_out import send_first
+from worker.reactor import ENDED as ENDING
+from worker.reactor import ERROR, READING
+from worker.relay import SIZE, Side
 from worker.socket_options import probe_peer
 from worker.timer_wheel import NO_SLOT
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import _socket
 
     from shared.proxy_protocol import ProxyHeader
+    from shared.stats import TargetCounts
     from worker.balancer import Endpoint
     from worker.data_plane import DataPlane
     from worker.generation import Route
@@ -44,7 +47,7 @@ CONNECTED: Final = Event.CONNECTED
 
 Address = tuple[str, int]
 
-ACCEPTED, DIALLED, ENDED = range(3)  # cells of a worker's counts that outlive a kill
+CELL_ACCEPTED, CELL_DIALLED, CELL_ENDED = range(3)  # cells of a worker's counts that outlive a kill
 
 
 class Connection:
@@ -176,10 +179,14 @@ class Connection:
         phase = self.phase
         if phase is None:
             return
-        if events & RESET and self.state is State.CONNECTING:
+        if events & ERROR and self.state is State.CONNECTING:
             self.end(End.CLIENT_GONE)
-        else:
-            phase.client_ready(events)
+            return
+        phase.client_ready(events)
+        # The edge is spent: an end or more bytes than one read takes hold for the next phase too.
+        is_more = events & ENDING or len(self.pending) > SIZE // 2
+        if is_more and self.phase is not phase:
+            self.early(events)
 
     def connected(self, sock: _socket.socket, fd: int, endpoint: Endpoint, waiting: int) -> None:
         """The target is there. ``waiting``: events of the client's socket since accept."""
@@ -202,45 +209,22 @@ class Connection:
         up.peer, down.peer = down, up
         plane.reactor.table[fd] = up
         if route.send_header is not None or self.pending:
-            self._send_first(up, route.send_header(self) if route.send_header else b"", waiting)
-        plane.cells[DIALLED] += 1  # the target has what belongs before the payload
+            send_first(self, up, route.send_header(self) if route.send_header else b"", waiting)
+        plane.cells[CELL_DIALLED] += 1  # the target has what belongs before the payload
         if down.has_ended and self.state is RELAYING:
             side_ended(self, down)
         if self.state is not RELAYING and self.state is not HALF_CLOSED:
             return
         up.is_fast = not (up.outbox or up.is_reset)
-        down.is_fast = up.is_fast and not down.has_ended and self.guard is None
+        guard = self.guard
+        down.is_fast = up.is_fast and not down.has_ended and guard is None
         # The dial's deadline still stands in the wheel; its slot works out the next one.
         if route.has_short_timeouts:
             self.rearm()
+        if guard is not None and guard.is_holding:
+            self.arm(self.active_at + HOLD_S)
         if waiting:
-            down.pump(waiting)
-
-    def _send_first(self, up: Side, header: bytes, waiting: int) -> None:
-        """Header and what the client already said, in one write."""
-        size = len(header) + len(self.pending)
-        BUFFER[:size] = header + self.pending
-        down = self.down
-        payload = len(self.pending)
-        if waiting and not payload and self.guard is None:
-            try:
-                payload = down.sock.recv_into(VIEW[size:], 0, DONTWAIT)
-            except OSError:
-                pass  # empty, or an RST that the relay will meet again
-            else:
-                down.has_ended = payload == 0  # acted on once the header is out
-        self.pending = b""
-        down.count(payload)
-        size = len(header) + payload
-        try:
-            sent = up.sock.send(VIEW[:size], DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            down.cannot_write(up)
-            return
-        if sent < size:
-            up.outbox = bytes(VIEW[sent:size])
+            down.ready(waiting)
 
     def guard_read(self, guard: HeaderGuard) -> None:
         """The client may not send a PROXY header: its first bytes are looked at."""
@@ -254,24 +238,9 @@ class Connection:
 
     def rearm(self) -> None:
         """Arm for the deadline of the current state."""
-        deadline, _ = self.deadline()
+        deadline, _ = relay_deadline(self)
         if deadline != NEVER:
             self.arm(deadline)
-
-    def deadline(self) -> tuple[float, End]:
-        """When the relay is over if nothing more happens, and the reason that it then ends for."""
-        route = self.route
-        assert route is not None
-        timeouts = route.plan.timeouts
-        found, reason = self.cut_at, self.cut_reason
-        if timeouts.lifetime and self.accepted_at + timeouts.lifetime < found:
-            found, reason = self.accepted_at + timeouts.lifetime, End.LIFETIME
-        if timeouts.idle and self.active_at + timeouts.idle < found:
-            found, reason = self.active_at + timeouts.idle, End.IDLE_TIMEOUT
-        is_half = self.state is HALF_CLOSED and not route.plan.half_open
-        if is_half and self.active_at + timeouts.half_closed < found:
-            found, reason = self.active_at + timeouts.half_closed, End.HALF_CLOSED_TIMEOUT
-        return found, reason
 
     def on_deadline(self, now: float) -> None:
         """The wheel's slot has come; the deadline itself may have moved on since."""
@@ -292,13 +261,14 @@ class Connection:
             for side in (self.down, self.up):
                 if side is not None:
                     probe_peer(side.sock)
-        guard = self.guard
-        if guard is not None and guard.is_holding:
-            release(self, guard)
+        if self.guard is not None and self.guard.is_holding:
+            release(self, self.guard)
         if self.is_closed:
             return
-        found, reason = self.deadline()
-        if now >= found:
+        found, reason = relay_deadline(self)
+        if now >= found and reason in (End.CLIENT_RESET, End.TARGET_RESET):
+            reset_given_up(self, reason)
+        elif now >= found:
             self.end(reason)
         elif found != NEVER:
             self.arm(found)
@@ -339,19 +309,34 @@ class Connection:
             down.counted = down.received
             target.received += went
             up.counted = up.received
-        if down.passed != down.received:
-            passed = max(down.passed, down.received - up.pending())
-            target.sent += passed - down.passed
-            down.passed = passed
-        if up.passed != up.received:
-            passed = max(up.passed, up.received - down.pending())
-            counts.sent += passed - up.passed
-            up.passed = passed
+        if down.outbox or up.outbox or down.pipe is not None or up.pipe is not None:
+            self._account_passed(route, down, up, target, now)
+        else:
+            target.sent += down.received - down.passed
+            down.passed = down.received
+            counts.sent += up.received - up.passed
+            up.passed = up.received
+            return not is_idle
         if is_idle:  # a pipe is for those who use it
             for side in (down, up):
                 if side.pipe is not None and not side.pipe.held:
                     side.release_pipe()
         return not is_idle or down.pipe is not None or up.pipe is not None
+
+    def _account_passed(
+        self, route: Route, down: Side, up: Side, target: TargetCounts, now: float
+    ) -> None:
+        """Count as sent what does not wait here; a slow reader is not idle."""
+        passed = max(down.passed, down.received - up.pending())
+        if passed != down.passed:
+            self.active_at = now
+            target.sent += passed - down.passed
+            down.passed = passed
+        passed = max(up.passed, up.received - down.pending())
+        if passed != up.passed:
+            self.active_at = now
+            route.counts.sent += passed - up.passed
+            up.passed = passed
 
     def end(self, reason: End, detail: str = "") -> None:
         """Close both sockets and leave every table; the first reason counts, once.
@@ -362,22 +347,25 @@ class Connection:
             return
         self.state = step(self.state, END)
         plane, down, up = self.plane, self.down, self.up
-        if self.up is not None:
+        if up is not None:
             self.account(plane.reactor.now)
         elif isinstance(self.phase, Dial):
             self.phase.abandon()
         self.phase = None
         table, closing = plane.reactor.table, plane.reactor.closing
-        for side in (down, up):
-            if side is not None:
-                side.is_fast = False
-                if side.pipe is not None:
-                    side.release_pipe()
-                table.pop(side.fd, None)
-                closing.append(side.sock)
+        table.pop(down.fd, None)
+        closing.append(down.sock)
+        down.is_fast = False
         down.peer = None
+        if down.pipe is not None:
+            down.release_pipe()
         if up is not None:
+            table.pop(up.fd, None)
+            closing.append(up.sock)
+            up.is_fast = False
             up.peer = None
+            if up.pipe is not None:
+                up.release_pipe()
             del up.conn
         # The cycle is broken by hand, so that the garbage collector finds nothing to do.
         del down.conn

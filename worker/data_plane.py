@@ -14,7 +14,7 @@ from shared.errors import WorkerBootError
 from shared.messages import Prepare
 from shared.plan import Endpoints, RoutePlan
 from shared.stats import ListenerCounts, Snapshot
-from worker.connection import ENDED, Connection
+from worker.connection import CELL_ENDED, Connection
 from worker.generation import Generation, Lasting
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
@@ -23,6 +23,7 @@ from worker.timer_wheel import TimerWheel
 
 Log = Callable[[str, str, dict[str, str]], None]  # level, message, fields
 
+PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
 NOTES_A_SECOND: Final = 5  # log lines about refused connections, per reason
 
 # What is refused or fails here gets a line; how peers end their connections is only counted.
@@ -71,6 +72,7 @@ class DataPlane:
         self._log = log
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._accept_pauses = 0
+        self._pause_note_at = self.reactor.now
         self._notes: dict[str, int] = {}
         self._notes_at = self.reactor.now
         self._lasting = Lasting()
@@ -210,6 +212,9 @@ class DataPlane:
         self.is_paused = True
         self._accept_pauses += 1
         self._poll_assigned()
+        if self.reactor.now < self._pause_note_at:
+            return
+        self._pause_note_at = self.reactor.now + PAUSE_NOTE_S
         self._log(
             "error", f"accept pauses: {why.strerror}; raise LimitNOFILE or lower the load", {}
         )
@@ -281,7 +286,7 @@ class DataPlane:
     def ended(self, conn: Connection, reason: End, detail: str) -> None:
         """A connection has ended: count it where it belongs."""
         self.open.discard(conn)
-        self.cells[ENDED] += 1
+        self.cells[CELL_ENDED] += 1
         route = conn.route
         ends = conn.listener.counts.refused if route is None else route.counts.ends
         ends[reason] = ends.get(reason, 0) + 1

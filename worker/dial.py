@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from worker.balancer import MARK_S
-from worker.reactor import IN, OUT, RESET, WRITING
+from worker.reactor import ERROR, IN, OUT, WRITING
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
@@ -90,7 +90,7 @@ class Dial:
         sock, endpoint = self._sock, self._endpoint
         assert sock is not None
         assert endpoint is not None
-        if events & RESET:
+        if events & ERROR:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
             self._failed(_REASONS.get(code, "other"))
             return

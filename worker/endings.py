@@ -31,6 +31,7 @@ def side_ended(conn: Connection, side: Side) -> None:
         conn.end_reason = End.CLIENT_CLOSED if side is conn.down else End.TARGET_CLOSED
     other = side.peer
     assert other is not None
+    conn.active_at = conn.plane.reactor.now  # an end counts as a sign of life, as a byte does
     is_flushed = not other.outbox and (side.pipe is None or not side.pipe.held)
     if other.has_ended:
         if is_flushed and not side.pending():
@@ -66,6 +67,31 @@ def side_lost(conn: Connection, side: Side) -> None:
         finish_closing(conn)
 
 
+def reset_waits(conn: Connection, side: Side) -> None:
+    """RST has come from ``side``, but what it said before cannot be delivered yet.
+
+    The peer reads slowly, or not at all: `relay_deadline` gives it RESET_CAP_S from now or
+    from the last bytes that it took.
+    """
+    side.is_reset = True
+    if side.has_ended:
+        side_lost(conn, side)
+        return
+    side.is_fast = False
+    if side.peer is not None:
+        side.peer.is_fast = False
+    conn.active_at = conn.plane.reactor.now
+    conn.arm(conn.active_at + RESET_CAP_S)
+
+
+def reset_given_up(conn: Connection, reason: End) -> None:
+    """The peer took nothing for too long: it gets the RST now."""
+    other = conn.up if reason is End.CLIENT_RESET else conn.down
+    if other is not None:
+        reset_on_close(other.sock)
+    conn.end(reason)
+
+
 def flushed(conn: Connection, side: Side) -> None:
     """Nothing waits for ``side`` any more."""
     other = side.peer
@@ -98,6 +124,26 @@ def finish_closing(conn: Connection) -> None:
         reset_on_close(side.sock)
     assert conn.end_reason is not None
     conn.end(conn.end_reason)
+
+
+def relay_deadline(conn: Connection) -> tuple[float, End]:
+    """When the relay is over if nothing more happens, and the reason that it then ends for."""
+    route = conn.route
+    assert route is not None
+    timeouts = route.plan.timeouts
+    found, reason = conn.cut_at, conn.cut_reason
+    if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
+        found, reason = conn.accepted_at + timeouts.lifetime, End.LIFETIME
+    if timeouts.idle and conn.active_at + timeouts.idle < found:
+        found, reason = conn.active_at + timeouts.idle, End.IDLE_TIMEOUT
+    is_half = conn.state is State.HALF_CLOSED and not route.plan.half_open
+    if is_half and conn.active_at + timeouts.half_closed < found:
+        found, reason = conn.active_at + timeouts.half_closed, End.HALF_CLOSED_TIMEOUT
+    is_lost = conn.down.is_reset or (conn.up is not None and conn.up.is_reset)
+    if is_lost and conn.active_at + RESET_CAP_S < found:
+        found = conn.active_at + RESET_CAP_S
+        reason = End.CLIENT_RESET if conn.down.is_reset else End.TARGET_RESET
+    return found, reason
 
 
 def closing_deadline(conn: Connection, now: float) -> None:

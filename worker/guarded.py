@@ -45,6 +45,25 @@ def guard_read(conn: Connection, guard: HeaderGuard) -> None:
         conn.arm(conn.plane.reactor.now + HOLD_S)
 
 
+def guard_preface(conn: Connection, guard: HeaderGuard, data: bytes) -> bool:
+    """Judge what was read to choose a route, before it is dialled; False: the connection is over.
+
+    What passes is the connection's ``pending``; what is held back stays with the guard.
+    """
+    verdict = guard.feed(data)
+    if verdict is Verdict.REJECT:
+        conn.listener.count_header("untrusted")
+        conn.end(End.PROXY_HEADER_UNTRUSTED)
+        return False
+    if verdict is Verdict.HOLD:
+        conn.down.count(len(data))
+        conn.pending = b""
+    else:
+        conn.guard = None
+        conn.pending = data
+    return True
+
+
 def _unguard(conn: Connection, guard: HeaderGuard) -> bool:
     """No header can come any more; True while the connection goes on as before."""
     conn.guard = None

@@ -12,7 +12,7 @@ from shared.networks import NetworkSet, split_ip
 from shared.plan import ListenerPlan, ProxyPolicy
 from shared.route_order import Candidate
 from shared.stats import ListenerCounts
-from worker.connection import ACCEPTED, Address, Connection
+from worker.connection import CELL_ACCEPTED, Address, Connection
 from worker.generation import Route
 from worker.reactor import IN
 
@@ -203,7 +203,7 @@ class ListenSocket:
             sock = _socket.socket(family, STREAM, 0, fd)
             conn = Connection(plane, listener, sock, fd, peer)
             plane.open.add(conn)
-            plane.cells[ACCEPTED] += 1
+            plane.cells[CELL_ACCEPTED] += 1
             listener.counts.accepted += 1
             try:
                 conn.begin()

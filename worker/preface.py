@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from shared.ends import End
 from shared.errors import ProxyHeaderError
 from shared.proxy_protocol import could_begin, parse
+from worker.guarded import guard_preface
 from worker.relay import BUFFER, DONTWAIT, VIEW
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class PrefaceReader(_Reader):
         conn = self._conn
         if self._seen:
             conn.pending = self._seen
+            if conn.guard is not None and not guard_preface(conn, conn.guard, self._seen):
+                return
             self._choose(self._seen[0] == TLS_HANDSHAKE)
         else:
             self._choose(None)

@@ -1,4 +1,4 @@
-"""The PROXY header that a route sends to its targets."""
+"""What goes to a target first: the PROXY header of the route, and what the client has said."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from shared.plan import RoutePlan, TlvPlan
 from shared.proxy_protocol import UNIQUE_ID_MAX_BYTES, TlvType, encode_v1, encode_v2
+from worker.relay import BUFFER, DONTWAIT, VIEW
 
 if TYPE_CHECKING:
     from worker.connection import Address, Connection
+    from worker.relay import Side
 
 Tlv = tuple[int, bytes]
 
@@ -33,6 +35,39 @@ def header_builder(plan: RoutePlan) -> Callable[[Connection], bytes] | None:
     if not plan.send_proxy_tlvs:
         return _v2
     return _WithTlvs(plan.send_proxy_tlvs)
+
+
+def send_first(conn: Connection, up: Side, header: bytes, waiting: int) -> None:
+    """Header and what the client already said, in one write.
+
+    ``waiting``: events of the client's socket since accept; 0: nothing to read there.
+    """
+    down, pending = conn.down, conn.pending
+    payload = len(pending)
+    first: bytes | memoryview = header + pending  # may be longer than the shared buffer
+    if waiting and not payload and conn.guard is None:
+        size = len(header)
+        BUFFER[:size] = header
+        try:
+            payload = down.sock.recv_into(VIEW[size:], 0, DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            down.is_reset = True  # said once; the relay will read an end and pass on an RST
+        else:
+            down.has_ended = payload == 0  # acted on once the header is out
+            first = VIEW[: size + payload]
+    conn.pending = b""
+    down.count(payload)
+    try:
+        sent = up.sock.send(first, DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    except OSError:
+        down.cannot_write(up)
+        return
+    if sent < len(first):
+        up.outbox = bytes(first[sent:])
 
 
 def packed(address: Address) -> bytes:

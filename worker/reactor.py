@@ -19,9 +19,12 @@ from typing import Final, Protocol
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
-RESET: Final = select.EPOLLERR | select.EPOLLHUP
-ENDED: Final = select.EPOLLRDHUP | RESET
-READING: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+ERROR: Final = select.EPOLLERR
+RESET: Final = ERROR | select.EPOLLHUP  # HUP alone: both directions ended, by FIN or close
+FIN: Final = select.EPOLLRDHUP
+# What makes a short read not the last one; a read stops at urgent data, tcp(7).
+ENDED: Final = FIN | RESET | select.EPOLLPRI
+READING: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 WRITING: Final = READING | select.EPOLLOUT
 
 BATCH: Final = 256  # events a turn: bounds how long uvloop's own callbacks wait

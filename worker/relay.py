@@ -14,8 +14,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from worker.endings import flushed, side_ended, side_lost
-from worker.reactor import ENDED, RESET, WRITING
+from worker.endings import flushed, reset_waits, side_ended, side_lost
+from worker.reactor import ENDED, FIN, OUT, RESET, WRITING
 from worker.socket_options import has_error
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ SIZE: Final = 128 * 1024  # of the shared buffer: small enough to stay in a core
 BUFFER: Final = bytearray(SIZE)
 VIEW: Final = memoryview(BUFFER)
 DONTWAIT: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # a plain number, not an enum
+
+LAST: Final = DONTWAIT | int(socket.MSG_MORE)  # FIN follows at once, tcp(7) TCP_CORK
 
 BULK_READS: Final = 2  # full buffers in a row
 READS_A_TURN: Final = 4  # then the other connections of the batch come first
@@ -114,8 +116,11 @@ class Side:
             conn.touch()
         peer = self.peer
         assert peer is not None
+        # A short read emptied the socket: no EAGAIN is needed to know. Where FIN was seen with it,
+        # all before FIN has been read, and what is read now goes out in one packet with our FIN.
+        is_last = events & ENDED == FIN and count < SIZE
         try:
-            sent = peer.sock.send(VIEW[:count], DONTWAIT)
+            sent = peer.sock.send(VIEW[:count], LAST if is_last else DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -123,31 +128,29 @@ class Side:
             return
         if sent < count:
             self._keep(peer, sent, count)
+        elif is_last:
+            self.end()
         elif count == SIZE:
             self.full_reads += 1
             self.pump()
-        else:
-            self.full_reads = 0
-            # A short read emptied the socket: no EAGAIN is needed to know. An end that was seen
-            # with it gives no further edge; FIN needs no read either, all before it has been read.
-            if events & ENDED:
-                if events & RESET:
-                    self.pump()
-                else:
-                    self.end()
+        elif events & ENDED:
+            self.pump()
 
     def _ready_slowly(self, events: int) -> None:
         peer = self.peer
         if peer is None:
             self.conn.early(events)
             return
-        if not self.flush():
+        self.flush()
+        if self.peer is None or self.conn.is_closing:
             return
-        if self.has_ended:
-            if events & RESET and not self.is_reset and has_error(self.sock):
-                side_lost(self.conn, self)
-        elif not self.conn.is_closing:
+        # What waits for this socket does not stop what comes from it: an echo would hang.
+        if events != OUT and not self.has_ended:
             self.pump()
+            if self.peer is None or self.conn.is_closing:
+                return
+        if events & RESET and not self.is_reset and has_error(self.sock):
+            reset_waits(self.conn, self)
 
     def pump(self, events: int = ENDED) -> None:
         """Read until the socket is empty, the peer is full, or it is the others' turn.
@@ -218,11 +221,11 @@ class Side:
 
     # -- writing what waited ---------------------------------------------------------------
 
-    def flush(self) -> bool:
-        """Write what waits for this socket; True when nothing does any more.
+    def flush(self) -> None:
+        """Write what waits for this socket.
 
-        The direction that was stopped for it goes on, and an end that waited behind the bytes is
-        passed on.
+        Once all is out, the direction that was stopped for it goes on, and an end that waited
+        behind the bytes is passed on.
         """
         peer = self.peer
         assert peer is not None
@@ -231,26 +234,22 @@ class Side:
             try:
                 sent = self.sock.send(self.outbox, DONTWAIT)
             except BlockingIOError:
-                return False
+                return
             except OSError:
                 peer.cannot_write(self)
-                return False
+                return
             self.conn.touch()
             self.outbox = self.outbox[sent:]
             if self.outbox:
-                return False
-        elif pipe is not None and pipe.held:
-            if not peer._drain_pipe(pipe, self):
-                return False
-        else:
-            return True
+                return
+        elif pipe is None or not pipe.held or not peer._drain_pipe(pipe, self):
+            return
         self.settle()
         peer.settle()
         conn = self.conn
         flushed(conn, self)
         if not conn.is_closing and not conn.is_closed:
             peer.pump()
-        return not conn.is_closed and not self.pending()
 
     def pending(self) -> int:
         """Bytes for this socket that wait here, in the outbox or in the peer's pipe."""
@@ -356,5 +355,7 @@ class Side:
         self.is_fast = peer.is_fast = False
         if peer.has_ended:
             side_lost(self.conn, peer)
-        else:
-            peer.pump()
+            return
+        peer.pump()
+        if self.peer is not None and not self.conn.is_closing:
+            reset_waits(self.conn, peer)

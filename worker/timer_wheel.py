@@ -70,7 +70,8 @@ class TimerWheel(Generic[T]):
             if items:
                 self._due.extend(items)
         due, self._due = self._due[:MOST_AT_ONCE], self._due[MOST_AT_ONCE:]
-        handed_out = [item for item in due if item.slot != NO_SLOT]
+        # One that was discarded and armed anew while it waited here lies in its new slot too.
+        handed_out = [item for item in due if NO_SLOT < item.slot <= self._done]
         for item in handed_out:
             item.slot = NO_SLOT
         return handed_out

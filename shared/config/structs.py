@@ -303,7 +303,18 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
     """What is done with a connection. The timeouts of a route are written here."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"tls", "upstream_tls", "headers", "rewrite", "host", "to", "status", "body", "file"}
+        {
+            "tls",
+            "upstream_tls",
+            "headers",
+            "rewrite",
+            "host",
+            "to",
+            "status",
+            "body",
+            "file",
+            "handler",
+        }
     )
     not_yet_values: ClassVar[dict[str, frozenset[str]]] = {
         "type": frozenset({"redirect", "respond", "handler"}),

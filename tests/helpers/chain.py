@@ -18,6 +18,7 @@ from tests.helpers.targets import HOSTS, Target
 from tests.helpers.waiting import DEADLINE_S, wait_until
 
 T = TypeVar("T", bound=Target)
+D = TypeVar("D", bound=Daemon)
 
 # A source that no proxy of a chain has by itself, so that seeing it proves the header. IPv6 has
 # one loopback address only; there the port proves it.
@@ -187,9 +188,6 @@ class Topology:
         directory = self._directory / name
         directory.mkdir()
         return directory
-
-
-D = TypeVar("D", bound=Daemon)
 
 
 def connect(port: int, family: str = "v4") -> socket.socket:

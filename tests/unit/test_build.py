@@ -1,0 +1,152 @@
+"""A generation under construction in a worker."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from shared.errors import InternalError, WorkerBootError
+from shared.messages import Prepare, Prepared, PrepareRoutes, Progress, Refused, WorkerMessage
+from shared.plan import Endpoints, RoutePlan, Timeouts
+from worker.build import Build
+
+
+class Plane:
+    """A data plane that notes what it is told; ``fails_at`` names the step that raises."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.fails_at = ""
+        self.missing: list[tuple[int, int]] = []
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if name == self.fails_at:
+            raise WorkerBootError(f"cannot {name}")
+
+    def begin(self, prepare: Prepare) -> None:
+        self._step("begin")
+
+    def add_routes(self, routes: list[RoutePlan]) -> int:
+        self._step("add_routes")
+        return len(routes)
+
+    def missing_sockets(self) -> list[tuple[int, int]]:
+        return self.missing
+
+    def finish(self) -> None:
+        self._step("finish")
+
+    def abort(self) -> None:
+        self.steps.append("abort")
+
+    def commit(self, generation: int) -> None:
+        self.steps.append(f"commit {generation}")
+
+
+def prepare(generation: int, routes: int = 1) -> Prepare:
+    """A generation without listeners."""
+    return Prepare(
+        generation=generation, listeners=[], routes=routes, endpoints=Endpoints(addresses={})
+    )
+
+
+def routes(generation: int, drain: float = 30.0) -> PrepareRoutes:
+    """A batch of one route."""
+    route = RoutePlan(name="r", order=0, listeners=(), timeouts=Timeouts(drain=drain))
+    return PrepareRoutes(generation=generation, routes=[route])
+
+
+@pytest.fixture
+def said() -> list[WorkerMessage]:
+    """What the worker has told the supervisor."""
+    return []
+
+
+@pytest.fixture
+def plane() -> Plane:
+    """A data plane."""
+    return Plane()
+
+
+@pytest.fixture
+def build(plane: Plane, said: list[WorkerMessage]) -> Build:
+    """Under test."""
+    return Build(plane, said.append)
+
+
+def test_prepared_after_the_last_route(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Progress with each batch, Prepared once all routes are built; then it can be committed."""
+    build.begin(prepare(2, routes=2))
+    build.add_routes(routes(2))
+    assert said == [Progress(generation=2, routes=1)]
+    build.add_routes(routes(2, drain=45.0))
+    assert said[-1] == Prepared(generation=2)
+    build.commit(2)
+    assert plane.steps == ["begin", "add_routes", "add_routes", "finish", "commit 2"]
+    assert build.drain_s == 45.0
+
+
+def test_prepared_only_with_every_socket(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Routes alone are not enough; the sockets that come later complete it, looked at once."""
+    plane.missing = [(1, 0)]
+    build.begin(prepare(2, routes=0))
+    assert said == []
+    plane.missing = []
+    due: list[object] = []
+    loop = cast("object", SimpleNamespace(call_soon=due.append))
+    build.sockets_came(loop)  # type: ignore[arg-type]
+    build.sockets_came(loop)  # type: ignore[arg-type]
+    assert len(due) == 1
+    due[0]()  # type: ignore[operator]
+    assert said == [Prepared(generation=2)]
+
+
+@pytest.mark.parametrize("step", ["begin", "add_routes", "finish"])
+def test_whatever_fails_is_a_refusal(
+    build: Build, plane: Plane, said: list[WorkerMessage], step: str
+) -> None:
+    """An error at any step is told with its reason, and what was begun is forgotten."""
+    plane.fails_at = step
+    build.begin(prepare(2))
+    build.add_routes(routes(2))
+    refusals = [message for message in said if isinstance(message, Refused)]
+    assert refusals == [Refused(generation=2, reason=f"cannot {step}")]
+    assert plane.steps[-1] == "abort"
+    plane.fails_at = ""
+    build.begin(prepare(3))
+    build.add_routes(routes(3))
+    assert said[-1] == Prepared(generation=3)
+
+
+def test_stragglers_are_ignored(build: Build, plane: Plane, said: list[WorkerMessage]) -> None:
+    """Routes and an Abort of another generation change nothing."""
+    build.add_routes(routes(1))
+    build.begin(prepare(2))
+    build.add_routes(routes(1))
+    build.abort(1)
+    assert plane.steps == ["begin"]
+    build.add_routes(routes(2))
+    assert said[-1] == Prepared(generation=2)
+    build.abort(2)
+    assert plane.steps[-1] == "abort"
+
+
+def test_commit_of_what_is_not_prepared_is_our_bug(build: Build) -> None:
+    """A Commit that nothing was prepared for must not be carried out."""
+    build.begin(prepare(2))
+    with pytest.raises(InternalError):
+        build.commit(2)
+
+
+def test_new_prepare_takes_the_place_of_the_old(build: Build, plane: Plane) -> None:
+    """A generation that is superseded is aborted before the next begins."""
+    build.begin(prepare(2))
+    build.begin(prepare(3))
+    assert plane.steps == ["begin", "abort", "begin"]

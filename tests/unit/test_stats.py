@@ -1,0 +1,143 @@
+"""Adding up counters, and the ledger that never goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from shared.messages import encode
+from shared.stats import (
+    CONNECT_BUCKETS,
+    Histogram,
+    ListenerCounts,
+    RouteCounts,
+    Snapshot,
+    TargetCounts,
+    Totals,
+    add,
+    end_as_killed,
+)
+from supervisor.ledger import Ledger
+
+
+def snapshot(incarnation: int, sequence: int, *, total: int, active: int = 0) -> Snapshot:
+    """One worker's counters, with one route and one target."""
+    target = TargetCounts(active=active, total=total, received=3 * total, sent=total)
+    ends = {"client_closed": total - active} if total > active else {}
+    route = RouteCounts(active=active, total=total, ends=ends, targets={"t": target})
+    return Snapshot(
+        slot=0, pid=1, incarnation=incarnation, run="run", sequence=sequence, connections=active,
+        listeners={"l": ListenerCounts(accepted=total)}, routes={"r": route},
+    )  # fmt: skip
+
+
+def test_adding_sums_every_counter() -> None:
+    """Counters, maps and buckets of several workers add up; a down target is down for all."""
+    down = snapshot(2, 1, total=4)
+    down.routes["r"].targets["t"].is_up = False
+    down.routes["r"].connect.observe(0.3)
+    totals = Totals()
+    add(totals, snapshot(1, 1, total=3, active=1))
+    add(totals, down)
+    route = totals.routes["r"]
+    assert (totals.connections, route.total, route.active) == (1, 7, 1)
+    assert route.ends == {"client_closed": 6}
+    assert (route.targets["t"].received, route.targets["t"].is_up) == (21, False)
+    assert sum(route.connect.buckets) == 1
+    assert totals.listeners["l"].accepted == 7
+
+
+def test_histogram_has_a_bucket_for_everything() -> None:
+    """A duration falls into the bucket whose bound it does not exceed; the last has none."""
+    histogram = Histogram()
+    for seconds in (0.0, CONNECT_BUCKETS[0], CONNECT_BUCKETS[-1], CONNECT_BUCKETS[-1] + 1):
+        histogram.observe(seconds)
+    assert (histogram.buckets[0], histogram.buckets[-2], histogram.buckets[-1]) == (2, 1, 1)
+
+
+def test_what_a_dead_worker_held_ends_as_killed() -> None:
+    """Open connections become ended ones, and every gauge is 0."""
+    dead = snapshot(1, 1, total=5, active=2)
+    end_as_killed(dead)
+    assert dead.connections == 0
+    assert dead.routes["r"].ends == {"client_closed": 3, "killed": 2}
+    assert dead.routes["r"].active == dead.routes["r"].targets["t"].active == 0
+
+
+def test_ledger_drops_what_does_not_count() -> None:
+    """An older snapshot, one of another run, and one of a folded worker change nothing."""
+    ledger = Ledger("run")
+    ledger.open(1)
+    ledger.take(encode(snapshot(1, 2, total=5)))
+    ledger.take(encode(snapshot(1, 1, total=3)))
+    stray = snapshot(1, 9, total=99)
+    stray.run = "another"
+    ledger.take(encode(stray))
+    ledger.fold(1)
+    ledger.take(encode(snapshot(1, 3, total=50)))
+    ledger.take(encode(snapshot(7, 1, total=50)))
+    assert ledger.totals().routes["r"].total == 5
+
+
+def test_ledger_knows_the_last_snapshot() -> None:
+    """A worker that said its last word need not be waited for."""
+    ledger = Ledger("run")
+    ledger.open(1)
+    assert not ledger.has_last(1)
+    last = snapshot(1, 2, total=1)
+    last.is_last = True
+    ledger.take(encode(last))
+    assert ledger.has_last(1)
+    assert ledger.has_last(2)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Workers come, count and die in any order; no counter goes back, nothing is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger("run")
+        self.alive: dict[int, list[int]] = {}  # incarnation: sequence, total, active
+        self.number = 0
+        self.counted = 0
+        self.seen = 0
+
+    @rule()
+    def start(self) -> None:
+        self.number += 1
+        self.alive[self.number] = [0, 0, 0]
+        self.ledger.open(self.number)
+
+    @rule(data=st.data(), more=st.integers(0, 5))
+    def report(self, data: Any, more: int) -> None:
+        if self.alive:
+            worker = data.draw(st.sampled_from(sorted(self.alive)))
+            state = self.alive[worker]
+            state[0] += 1
+            state[1] += more
+            state[2] = data.draw(st.integers(0, state[1]))
+            self.counted += more
+            report = snapshot(worker, state[0], total=state[1], active=state[2])
+            self.ledger.take(encode(report))
+
+    @rule(data=st.data())
+    def die(self, data: Any) -> None:
+        if self.alive:
+            worker = data.draw(st.sampled_from(sorted(self.alive)))
+            del self.alive[worker]
+            self.ledger.fold(worker)
+
+    @invariant()
+    def exact(self) -> None:
+        totals = self.ledger.totals()
+        route = totals.routes.get("r", RouteCounts())
+        assert route.total == self.counted >= self.seen
+        assert route.active == totals.connections == sum(s[2] for s in self.alive.values())
+        self.seen = route.total
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
