@@ -53,19 +53,26 @@ def needs_bytes(route: RoutePlan) -> bool:
     return route.tls is not None
 
 
-def build_candidates(routes: Iterable[RoutePlan], listener: int) -> list[Candidate]:
-    """The candidates of a listener (its id), the first that matches wins.
+def candidates_of(route: RoutePlan, listener: int) -> list[tuple[Rank, Candidate]]:
+    """A route's candidates on a listener (its id) with their sort keys; none where it has none.
 
-    ValueError where a route holds a network that is none: a checked plan never does.
+    ValueError where the route holds a network that is none: a checked plan never does.
     """
-    ranked: list[tuple[Rank, Candidate]] = []
-    for route in routes:
-        if listener not in route.listeners:
-            continue
-        networks: list[Network | None] = [parse_network(text) for text in route.client_ips]
-        for network in networks or [None]:
-            key = rank(route, listener, None if network is None else network.prefix)
-            ranked.append((key, Candidate(route, network)))
+    if listener not in route.listeners:
+        return []
+    networks: list[Network | None] = [parse_network(text) for text in route.client_ips]
+    return [
+        (
+            rank(route, listener, None if network is None else network.prefix),
+            Candidate(route, network),
+        )
+        for network in networks or [None]
+    ]
+
+
+def build_candidates(routes: Iterable[RoutePlan], listener: int) -> list[Candidate]:
+    """The candidates of a listener (its id), the first that matches wins."""
+    ranked = [pair for route in routes for pair in candidates_of(route, listener)]
     ranked.sort(key=lambda pair: pair[0])
     return [candidate for _, candidate in ranked]
 

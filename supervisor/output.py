@@ -1,4 +1,4 @@
-"""The few lines that `proxyctl start` prints on standard output."""
+"""What is printed on standard output by more than one module."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def say(lines: Iterable[str]) -> None:
     except (OSError, ValueError):
         # Closed already, or else Python would complain once more at exit.
         sys.stdout = None
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from shared.stats import TargetCounts, Totals
+from shared.plan import Plan
+from shared.stats import ListenerCounts, RouteCounts, TargetCounts, Totals
 from supervisor.counts import Counts
 from supervisor.reload import Outcome
 from supervisor.restart_log import RestartLog
@@ -36,6 +37,16 @@ def last_reload(outcome: Outcome | None) -> dict[str, Any]:
         "summary": outcome.summary,
         "errors": to_builtins(outcome.errors),
     }
+
+
+def add_unused(totals: Totals, plan: Plan) -> None:
+    """Give what is served and was not used yet its zeros; workers do not report those."""
+    for listener in plan.listeners:
+        totals.listeners.setdefault(listener.name, ListenerCounts())
+    for route in plan.routes:
+        counts = totals.routes.setdefault(route.name, RouteCounts())
+        for target in route.targets:
+            counts.targets.setdefault(target.name, TargetCounts())
 
 
 def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:

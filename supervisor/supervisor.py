@@ -211,7 +211,7 @@ class Supervisor:
         listeners = len(self._listeners.names())
         generation = self._reloader.served.plan.generation
         seconds = time.monotonic() - self._setup.started
-        what = f"{_plural(ready, 'worker')}, {_plural(listeners, 'listener')}"
+        what = f"{output.plural(ready, 'worker')}, {output.plural(listeners, 'listener')}"
         output.say([f"ready: {what}, generation {generation} ({seconds:.2f} s)"])
         self._log.info("ready", workers=ready, listeners=listeners, generation=generation)
 
@@ -307,8 +307,10 @@ class Supervisor:
     # What others read
 
     def totals(self) -> Totals:
-        """Merged counters, as a fresh object."""
-        return self._ledger.totals()
+        """Merged counters, as a fresh object; what is served and unused yet stands there with 0."""
+        totals = self._ledger.totals()
+        status.add_unused(totals, self._reloader.served.plan)
+        return totals
 
     def worker_states(self) -> dict[str, int]:
         """State: number of workers in it."""
@@ -381,10 +383,6 @@ class Supervisor:
 
     def _log_event(self, level: str, message: str, fields: dict[str, str]) -> None:
         getattr(self._log, level)(message, **fields)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @functools.cache

@@ -182,12 +182,16 @@ class Plane:
             )
             assert self.plane.add_routes(list(routes)) == len(routes)
             assert self.plane.missing_sockets() == []
-            self.plane.finish()
             self.plane.commit(number)
             if number == 1:
                 self.plane.assign([0])
 
         self.call(swap)
+
+    def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """New addresses of names."""
+        names = {name: tuple(ips) for name, ips in addresses.items()}
+        self.call(lambda: self.plane.resolve(Endpoints(addresses=names)))
 
     def serve(
         self,

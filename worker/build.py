@@ -27,8 +27,6 @@ class Generations(Protocol):
 
     def missing_sockets(self) -> list[tuple[int, int]]: ...
 
-    def finish(self) -> None: ...
-
     def abort(self) -> None: ...
 
     def commit(self, generation: int) -> None: ...
@@ -111,7 +109,6 @@ class Build:
         try:
             if self._plane.missing_sockets():
                 return
-            self._plane.finish()
         except Exception as error:
             self._refuse(error)
             return

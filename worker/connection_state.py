@@ -17,7 +17,7 @@ from shared.errors import InternalError
 
 
 class State(IntEnum):
-    """Where a connection is; each state has its timeout (`Connection.deadline`)."""
+    """Where a connection is; each state has its timeout (`Connection.on_deadline`)."""
 
     ACCEPTED = 0
     PROXY_HEADER = auto()

@@ -124,14 +124,6 @@ class DataPlane:
             if (plan.id, index) not in self._held
         ]
 
-    def finish(self) -> None:
-        """Complete the generation in preparation; WorkerBootError with the reason to refuse it."""
-        generation = self._preparing()
-        try:
-            generation.finish()
-        except ValueError as exc:
-            raise WorkerBootError(f"routes of generation {generation.number}: {exc}") from exc
-
     def abort(self) -> None:
         """Forget the generation in preparation, and descriptors that only it would need."""
         self._next = None
@@ -153,7 +145,7 @@ class DataPlane:
                 for index in range(plan.sockets):
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
-            listener.adopt(plan, new.candidates[plan.id], new.endpoints.addresses)
+            listener.adopt(plan, new.candidates[plan.id].ordered, new.endpoints.addresses)
         removed = set(old.routes) - set(new.routes) if old is not None else set()
         if old is not None and removed:
             for name in removed:
@@ -371,7 +363,10 @@ class DataPlane:
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
         snapshot.listeners = self._listener_counts
-        snapshot.routes = self._lasting.counts
+        # A route that nobody has used yet says nothing: thousands of them would be sent for it.
+        snapshot.routes = {
+            name: counts for name, counts in self._lasting.counts.items() if counts.total
+        }
 
     def close(self) -> None:
         """Stop the reactor and give every descriptor back."""

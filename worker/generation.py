@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from shared.plan import Endpoints, ListenerPlan, RoutePlan
-from shared.route_order import Candidate, build_candidates, needs_bytes
+from shared.route_order import Candidate, Rank, candidates_of, needs_bytes
 from shared.stats import RouteCounts, TargetCounts
 from worker.balancer import Balancer, BalanceState, Target
 from worker.proxy_out import header_builder
@@ -70,6 +71,26 @@ class Route:
         self.balancer.resolve(endpoints.addresses)
 
 
+class Candidates:
+    """The routes of one listener in the order in which they win; kept in order as they come.
+
+    So no step of building a generation takes longer than its batch, however many routes it has.
+    """
+
+    __slots__ = ("_keys", "ordered")
+
+    def __init__(self) -> None:
+        self._keys: list[Rank] = []
+        self.ordered: list[tuple[Candidate, Route]] = []
+
+    def add(self, route: Route, listener: int) -> None:
+        """Put a route in its places; ValueError for a network that is none."""
+        for key, candidate in candidates_of(route.plan, listener):
+            place = bisect_right(self._keys, key)
+            self._keys.insert(place, key)
+            self.ordered.insert(place, (candidate, route))
+
+
 class Generation:
     """The routes by name, and per listener the candidates in the order in which they win."""
 
@@ -80,25 +101,16 @@ class Generation:
         self.listeners = {plan.id: plan for plan in listeners}
         self.endpoints = endpoints
         self.routes: dict[str, Route] = {}
-        self.candidates: dict[int, list[tuple[Candidate, Route]]] = {}
+        self.candidates = {plan.id: Candidates() for plan in listeners}
         self._lasting = lasting
-        self._by_listener: dict[int, list[RoutePlan]] = {plan.id: [] for plan in listeners}
 
     def add_routes(self, plans: list[RoutePlan]) -> None:
-        """Build one batch."""
+        """Build one batch; KeyError and ValueError for a plan that makes no sense."""
         for plan in plans:
-            self.routes[plan.name] = Route(plan, self._lasting, self.endpoints)
+            route = Route(plan, self._lasting, self.endpoints)
+            self.routes[plan.name] = route
             for listener in plan.listeners:
-                self._by_listener[listener].append(plan)
-
-    def finish(self) -> None:
-        """Order the candidates of every listener; ValueError for a plan that makes no sense."""
-        for listener, plans in self._by_listener.items():
-            self.candidates[listener] = [
-                (candidate, self.routes[candidate.route.name])
-                for candidate in build_candidates(plans, listener)
-            ]
-        self._by_listener = {}
+                self.candidates[listener].add(route, listener)
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names; those that are not mentioned stay."""

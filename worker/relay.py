@@ -111,13 +111,27 @@ class Side:
             self.end()
             return
         self.received += count
-        conn = self.conn
-        if conn.is_quiet:
-            conn.touch()
+        if self.conn.is_quiet:
+            self.conn.touch()
         peer = self.peer
         assert peer is not None
-        # A short read emptied the socket: no EAGAIN is needed to know. Where FIN was seen with it,
-        # all before FIN has been read, and what is read now goes out in one packet with our FIN.
+        if events & ENDED or count == SIZE:
+            self._pass_on(peer, count, events)
+            return
+        # A short read emptied the socket: no EAGAIN is needed to know.
+        try:
+            sent = peer.sock.send(VIEW[:count], DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cannot_write(peer)
+            return
+        if sent < count:
+            self._keep(peer, sent, count)
+
+    def _pass_on(self, peer: Side, count: int, events: int) -> None:
+        """As `ready`, where an end was seen with the bytes, or more may be there."""
+        # All before a FIN has been read with a short read; it leaves in one packet with ours.
         is_last = events & ENDED == FIN and count < SIZE
         try:
             sent = peer.sock.send(VIEW[:count], LAST if is_last else DONTWAIT)
@@ -130,10 +144,9 @@ class Side:
             self._keep(peer, sent, count)
         elif is_last:
             self.end()
-        elif count == SIZE:
-            self.full_reads += 1
-            self.pump()
-        elif events & ENDED:
+        else:
+            if count == SIZE:
+                self.full_reads += 1
             self.pump()
 
     def _ready_slowly(self, events: int) -> None:

@@ -123,8 +123,3 @@ def span(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def plural(count: int, word: str) -> str:
-    """``1 route``, ``2 routes``."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.cli.output import plural, size, span, table
+from supervisor.cli.output import size, span, table
+from supervisor.output import plural
 
 SHOWN_ROUTES: Final = 20  # by name after a reload; thousands may have changed
 

@@ -167,7 +167,7 @@ class Matrix(Topology):
                 assert exchange(client, b"both ways") == b"both ways"
             else:
                 read_to_end(client)
-        self.settle()
+        self.wait_empty()
 
 
 @contextmanager

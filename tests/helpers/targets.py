@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import socket
 import struct
@@ -33,7 +34,9 @@ def dual_ports(count: int) -> list[int]:
             six = stack.enter_context(socket.socket(socket.AF_INET6))
             try:
                 six.bind((HOSTS["v6"], port))
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
                 continue  # taken there; stays held here, so it does not come again
             ports.append(port)
         return ports

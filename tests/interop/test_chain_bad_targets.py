@@ -127,7 +127,7 @@ def test_the_client_gets_an_end(chain: BadTargets, kind: str) -> None:
     with connect(chain.ports[kind]) as client:
         assert read_to_end(client) == b""
     assert chain.wait_for_end(kind, before) in ENDS[kind]
-    chain.settle()
+    chain.wait_empty()
 
 
 @pytest.mark.parametrize("leaves_by", ["FIN", "RST"])
@@ -144,7 +144,7 @@ def test_the_client_leaves_a_silent_target(chain: BadTargets, leaves_by: str) ->
         reset(client)
     client.close()
     assert chain.wait_for_end("silent", before) in ENDS["silent"]
-    chain.settle()
+    chain.wait_empty()
 
 
 def test_the_client_leaves_while_a_target_is_dialled(chain: BadTargets) -> None:
@@ -156,7 +156,7 @@ def test_the_client_leaves_while_a_target_is_dialled(chain: BadTargets) -> None:
     )
     reset(client)
     assert chain.wait_for_end("blackhole", before) in ENDS["blackhole"] | {"client_gone"}
-    chain.settle()
+    chain.wait_empty()
 
 
 def test_quick_retries_leave_nothing(chain: BadTargets) -> None:

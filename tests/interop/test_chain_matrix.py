@@ -64,6 +64,7 @@ class ThreeHops(Topology):
         }
         other = {"v1": "v2", "v2": "v1", "v4": "v6", "v6": "v4"}
         targets = {key: own[key[1], key[2]].address for key in keys}
+        configs = {}
         for name in ("third", "second", "first"):
             ports = dict(zip(keys, dual_ports(len(keys)), strict=True))
             routes = [
@@ -76,7 +77,7 @@ class ThreeHops(Topology):
                 for key in keys
             ]
             trusted = [] if name == "first" else list(HOSTS.values())
-            self.hop(name, hop_config(routes, trusted))
+            configs[name] = hop_config(routes, trusted)
             targets = {
                 key: literal(
                     HOSTS[other[key[1]] if name == "third" else key[1]],
@@ -85,6 +86,7 @@ class ThreeHops(Topology):
                 for key, port in ports.items()
             }
         self.ports = ports
+        self.start_hops(configs)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -99,7 +101,7 @@ def test_three_hops_keep_the_client(
             client.sendall(REQUEST)
         assert_true_addresses(read_seen(client))
         assert exchange(client, b"both ways") == b"both ways"
-    three.settle()
+    three.wait_empty()
 
 
 def test_many_clients_are_not_mixed_up(three: ThreeHops) -> None:

@@ -70,14 +70,16 @@ class TlvChain(Topology):
         self._start_hops(targets)
 
     def _start_hops(self, targets: dict[str, str]) -> None:
+        configs = {}
         for place, name in ((1, "second"), (0, "first")):
             self.ports = dict(zip(ROUTES, dual_ports(len(ROUTES)), strict=True))
             routes = [
                 forward(kind, port, targets[kind], send_proxy="v2", tlvs=ROUTES[kind][place])
                 for kind, port in self.ports.items()
             ]
-            self.hop(name, hop_config(routes, ["127.0.0.0/8"]))
+            configs[name] = hop_config(routes, ["127.0.0.0/8"])
             targets = {kind: f"127.0.0.1:{port}" for kind, port in self.ports.items()}
+        self.start_hops(configs)
 
     def start_before_haproxy(self) -> None:
         """The same with HAProxy at the end, which checks the checksum and prints two TLVs."""
@@ -95,7 +97,7 @@ class TlvChain(Topology):
         with connect(self.ports[kind]) as client:
             client.sendall(encode_v2(*SOURCE, tlvs=SENT, crc32c=crc32c) + REQUEST)
             assert read_seen(client).source == ("203.0.113.7", 5555)
-        self.settle()
+        self.wait_empty()
         return self.headers[-1]
 
 
@@ -138,7 +140,7 @@ def test_padding_is_not_passed_on(chain: TlvChain) -> None:
     with connect(chain.ports["received"]) as client:
         client.sendall(encode_v2(*SOURCE, tlvs=[encode_noop(9), *SENT]) + REQUEST)
         read_seen(client)
-    chain.settle()
+    chain.wait_empty()
     assert TlvType.NOOP not in dict(chain.headers[-1].tlvs)
 
 
@@ -172,12 +174,11 @@ def test_damaged_checksum_goes_no_further(chain: TlvChain) -> None:
     header = bytearray(encode_v2(*SOURCE, tlvs=SENT, crc32c=True))
     header[16] ^= 1  # of the source address
     before = len(chain.headers)
-    second, first = (hop.totals() for hop in chain.hops)
+    second, first = (hop.settle() for hop in chain.hops)
     with connect(chain.ports["received"]) as client:
         client.sendall(bytes(header) + REQUEST)
         assert read_to_end(client) == b""
-    chain.settle()
-    second_now, first_now = (hop.totals() for hop in chain.hops)
+    second_now, first_now = (hop.settle() for hop in chain.hops)
     ends = first_now["ends"]["proxy_header_invalid"]
     assert ends == first["ends"].get("proxy_header_invalid", 0) + 1
     assert second_now["accepted"] == second["accepted"]
@@ -198,7 +199,7 @@ def test_haproxy_reads_what_two_hops_sent(before_haproxy: TlvChain, kind: str) -
     else:
         assert authority in ("", "-")  # HAProxy's log format writes "-" for nothing
         assert ID.fullmatch(unique_id)
-    before_haproxy.settle()
+    before_haproxy.wait_empty()
 
 
 def test_large_header_passes(topology: Topology) -> None:
@@ -218,5 +219,5 @@ def test_large_header_passes(topology: Topology) -> None:
     with connect(first) as client:
         client.sendall(encode_v2(*SOURCE, tlvs=[tlv(OWN_TYPE, value)], crc32c=True))
         assert read_to_end(client) == b""
-    topology.settle()
+    topology.wait_empty()
     assert seen == [value]

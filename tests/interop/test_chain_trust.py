@@ -18,13 +18,14 @@ from tests.helpers.chain import (
     hop_config,
     read_seen,
     read_to_end,
+    send_slowly,
 )
 from tests.helpers.sockets import exchange
-from tests.helpers.targets import HOSTS, HeaderTarget, Target, dual_ports
+from tests.helpers.targets import HeaderTarget, Target, dual_ports
 from tests.helpers.waiting import wait_until
 
 STRANGER: Final = "192.0.2.1"  # of the documentation network: trusted here, and nobody's
-HEADER_TIMEOUT: Final = "400ms"  # what a test has to wait for
+HEADER_TIMEOUT: Final = "800ms"  # what a test has to wait for
 CLAIMED: Final = {
     "v4": (ipv4_packed(b"203.0.113.7"), 5555, ipv4_packed(b"198.51.100.1"), 443),
     "v6": (ipv6_packed(b"2001:db8::7"), 5555, ipv6_packed(b"2001:db8::1"), 443),
@@ -111,7 +112,7 @@ class Trust(Topology):
     def expect(self, end: str, before: int) -> None:
         """One more connection ends for this reason, and nothing is left."""
         wait_until(lambda: self.count(end) == before + 1, f"one more {end}")
-        self.settle()
+        self.wait_empty()
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_ignored_header_is_payload(trust: Trust) -> None:
         client.sendall(header + REQUEST)
         wait_until(lambda: b"".join(trust.got) == header + REQUEST, "all of it has come through")
     trust.got.clear()
-    trust.settle()
+    trust.wait_empty()
 
 
 @pytest.mark.parametrize("order", ["client", "server"])
@@ -161,14 +162,13 @@ def test_slow_front(trust: Trust, version: str, family: str, order: str) -> None
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # each byte in a segment of its own
         request = REQUEST if order == "client" else b""
-        for byte in header + request:
-            client.sendall(bytes([byte]))
+        send_slowly(client, header + request)
         seen = read_seen(client)
         assert exchange(client, b"both ways") == b"both ways"
     claimed = {"v4": ("203.0.113.7", "198.51.100.1"), "v6": ("2001:db8::7", "2001:db8::1")}
     assert seen.source == (claimed[family][0], 5555)
     assert seen.destination == (claimed[family][1], 443)
-    trust.settle()
+    trust.wait_empty()
 
 
 def test_header_and_request_in_one_write(trust: Trust) -> None:
@@ -178,7 +178,7 @@ def test_header_and_request_in_one_write(trust: Trust) -> None:
         client.sendall(header + REQUEST + b"more")
         client.shutdown(socket.SHUT_WR)
         assert read_to_end(client) == b"203.0.113.7 5555 198.51.100.1 443\nmore"
-    trust.settle()
+    trust.wait_empty()
 
 
 @pytest.mark.parametrize("order", ["client", "server"])
@@ -194,7 +194,7 @@ def test_guessing_hop_takes_both(trust: Trust, order: str) -> None:
         seen = read_seen(client)
         assert (seen.source, seen.destination) == (seen.own, seen.peer)
         assert exchange(client, b"both ways") == b"both ways"
-    trust.settle()
+    trust.wait_empty()
 
 
 @pytest.mark.parametrize(
@@ -232,4 +232,19 @@ def test_version_that_is_not_allowed(trust: Trust) -> None:
     with connect(port) as client:
         client.sendall(encode_v2(*CLAIMED["v4"]))
         assert read_seen(client).source == ("203.0.113.7", 5555)
+    trust.wait_empty()
+
+
+def test_every_connection_is_accounted_for(trust: Trust) -> None:
+    """What was refused before it had a route counts at its listener, the rest at its route."""
+    with connect(trust.ports["only-v2", "server"]) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_to_end(client) == b""
     trust.settle()
+    totals = trust.middle.totals()
+    refused = sum(totals["refused"].values())
+    assert refused > 0
+    routed = sum(route["total"] for route in totals["routes"].values())
+    assert totals["accepted"] == refused + routed
+    listeners = totals["listeners"].values()
+    assert sum(sum(one["refused"].values()) for one in listeners) == refused

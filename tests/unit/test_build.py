@@ -36,9 +36,6 @@ class Plane:
     def missing_sockets(self) -> list[tuple[int, int]]:
         return self.missing
 
-    def finish(self) -> None:
-        self._step("finish")
-
     def abort(self) -> None:
         self.steps.append("abort")
 
@@ -87,7 +84,7 @@ def test_prepared_after_the_last_route(
     build.add_routes(routes(2, drain=45.0))
     assert said[-1] == Prepared(generation=2)
     build.commit(2)
-    assert plane.steps == ["begin", "add_routes", "add_routes", "finish", "commit 2"]
+    assert plane.steps == ["begin", "add_routes", "add_routes", "commit 2"]
     assert build.drain_s == 45.0
 
 
@@ -108,7 +105,7 @@ def test_prepared_only_with_every_socket(
     assert said == [Prepared(generation=2)]
 
 
-@pytest.mark.parametrize("step", ["begin", "add_routes", "finish"])
+@pytest.mark.parametrize("step", ["begin", "add_routes"])
 def test_whatever_fails_is_a_refusal(
     build: Build, plane: Plane, said: list[WorkerMessage], step: str
 ) -> None:
