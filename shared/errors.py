@@ -4,8 +4,6 @@
     |-- ConfigError          the config file is wrong; carries every problem found in it
     |-- ProtocolError        bytes from the network break a protocol
     |   `-- ProxyHeaderError a PROXY protocol header is malformed
-    |-- PolicyError          well formed, but refused: untrusted sender, no route, over a limit
-    |-- PeerError            the other end failed: not reached, timed out, gone
     |-- ControlError         supervisor, worker or CLI got a bad message, or none
     |-- StartError           `proxyctl start` cannot go on; says what to mend
     |-- WorkerBootError      a worker could not get ready
@@ -17,11 +15,7 @@ encoder is ValueError.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
-
-Side = Literal["downstream", "upstream", "internal"]
 
 
 class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -50,10 +44,7 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class ProxyctlError(Exception):
-    """Base. ``side`` says whose fault it is, ``retryable`` whether another target may be tried."""
-
-    side: Side = "internal"
-    retryable: bool = False
+    """Base."""
 
 
 class ConfigError(ProxyctlError):
@@ -67,24 +58,9 @@ class ConfigError(ProxyctlError):
 class ProtocolError(ProxyctlError):
     """Bytes from the network break a protocol."""
 
-    side = "downstream"
-
 
 class ProxyHeaderError(ProtocolError):
     """A PROXY protocol header is malformed, too long, or fails its checksum."""
-
-
-class PolicyError(ProxyctlError):
-    """Well formed, but refused."""
-
-    side = "downstream"
-
-
-class PeerError(ProxyctlError):
-    """The other end failed: not reached, timed out, gone."""
-
-    side = "upstream"
-    retryable = True
 
 
 class ControlError(ProxyctlError):

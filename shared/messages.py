@@ -125,7 +125,7 @@ class Hello(OfWorker, frozen=True, kw_only=True, tag="hello"):
 
 
 class Heartbeat(OfWorker, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every HEARTBEAT_S. ``lag_s``: by how much the worst timer since the last one was late."""
+    """Every HEARTBEAT_S. ``lag_s``: by how much this one is late."""
 
     lag_s: float
     connections: int

@@ -93,7 +93,8 @@ def _add_counts(into: dict[str, int], other: dict[str, int]) -> None:
         into[key] = into.get(key, 0) + count
 
 
-def _add_target(into: TargetCounts, other: TargetCounts) -> None:
+def add_target(into: TargetCounts, other: TargetCounts) -> None:
+    """Add one target's counters to ``into``; up only where it is up in both."""
     into.active += other.active
     into.total += other.total
     into.received += other.received
@@ -113,7 +114,7 @@ def _add_route(into: RouteCounts, other: RouteCounts) -> None:
     for index, count in enumerate(other.connect.buckets):
         into.connect.buckets[index] += count
     for name, target in other.targets.items():
-        _add_target(into.targets.setdefault(name, TargetCounts()), target)
+        add_target(into.targets.setdefault(name, TargetCounts()), target)
 
 
 def add(into: Totals, other: Snapshot | Totals) -> None:

@@ -1,4 +1,4 @@
-"""Durations, sizes, host names, addresses and ports, from the text that operators write.
+"""Durations, host names, addresses and ports, from the text that operators write.
 
 Every reader takes one plain value (text or number), returns it in base units (seconds, bytes) and
 raises ValueError, and nothing else, with a message that is fit for the operator (design section 4).
@@ -20,8 +20,6 @@ MAX_PORT: Final = 65535
 
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)?", re.ASCII)
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 
@@ -50,20 +48,6 @@ def parse_duration(value: object) -> float:
     if seconds > MAX_DURATION_S:
         raise ValueError(f"{short(value)} is longer than ten years")
     return seconds
-
-
-def parse_size(value: object) -> int:
-    """Bytes of ``"64KiB"``, ``"1MiB"``, ``"2GiB"``, ``"512B"`` or of a number of bytes."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        if match is None or len(value) > 20:
-            raise ValueError(f"{short(value)} is no size; write 64KiB, 1MiB or bytes")
-        return int(match[1]) * _BYTES[match[2] or ""]
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise ValueError(f"a size cannot be negative, got {short(value)}")
-        return value
-    raise ValueError(f"expected a size such as 64KiB, got {kind_of(value)}")
 
 
 def kind_of(value: object) -> str:

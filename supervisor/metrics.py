@@ -168,7 +168,7 @@ def _workers(reading: Reading) -> Iterator[Metric]:
     restarts = _counter("worker_restarts", "Workers that were replaced, by reason.", "reason")
     for reason, count in reading.restarts.items():
         restarts.add_metric([reason], count)
-    lags = _gauge("worker_loop_lag_seconds", "How late the worst timer was, by slot.", "slot")
+    lags = _gauge("worker_loop_lag_seconds", "How late the last heartbeat was, by slot.", "slot")
     for slot, lag_s in sorted(reading.worker_lags.items()):
         lags.add_metric([str(slot)], lag_s)
     pauses = _counter("accept_pauses", "Times that accept stopped for want of descriptors.")

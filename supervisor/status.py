@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from shared.plan import Plan
-from shared.stats import ListenerCounts, RouteCounts, TargetCounts, Totals
+from shared.stats import ListenerCounts, RouteCounts, TargetCounts, Totals, add_target
 from supervisor.counts import Counts
 from supervisor.reload import Outcome
 from supervisor.restart_log import RestartLog
@@ -57,7 +57,7 @@ def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:
     for route in totals.routes.values():
         _add(ends, route.ends)
         for name, target in route.targets.items():
-            _add_target(targets.setdefault(name, TargetCounts()), target)
+            add_target(targets.setdefault(name, TargetCounts()), target)
     for listener in totals.listeners.values():
         _add(refused, listener.refused)
     _add(ends, refused)
@@ -84,12 +84,3 @@ def restarts_data(restarts: RestartLog) -> list[dict[str, Any]]:
 def _add(into: dict[str, int], other: dict[str, int]) -> None:
     for name, count in other.items():
         into[name] = into.get(name, 0) + count
-
-
-def _add_target(into: TargetCounts, other: TargetCounts) -> None:
-    into.active += other.active
-    into.total += other.total
-    into.received += other.received
-    into.sent += other.sent
-    into.is_up = into.is_up and other.is_up
-    _add(into.connect_failures, other.connect_failures)

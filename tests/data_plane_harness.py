@@ -209,6 +209,12 @@ class Plane:
 
     def connect(self, listener: ListenerPlan, source: str = "", buffer: int = 0) -> socket.socket:
         """A client; ``buffer`` sets its receive and send buffers, in bytes."""
+        return self.connect_later(listener, source, buffer)()
+
+    def connect_later(
+        self, listener: ListenerPlan, source: str = "", buffer: int = 0
+    ) -> Callable[[], socket.socket]:
+        """As `connect`: the descriptor is taken now, the connection made by calling the result."""
         if listener.path:
             client = self.keep(socket.socket(socket.AF_UNIX))
         else:
@@ -222,9 +228,13 @@ class Plane:
             client.bind((source, 0))
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         host = wildcards.get(listener.host, listener.host)
-        client.connect(listener.path or (host, listener.port))
         sock: socket.socket = client
-        return sock
+
+        def connect() -> socket.socket:
+            sock.connect(listener.path or (host, listener.port))
+            return sock
+
+        return connect
 
     # -- what can be seen ------------------------------------------------------------------
 
@@ -236,11 +246,11 @@ class Plane:
 
     def counts(self, name: str = "r") -> RouteCounts:
         """Of one route."""
-        return self.snapshot().routes[name]
+        return self.snapshot().routes.get(name, RouteCounts())
 
     def target_counts(self, target: Target | TargetPlan, name: str = "r") -> TargetCounts:
         """Of one target of a route."""
-        return self.counts(name).targets[target.name]
+        return self.counts(name).targets.get(target.name, TargetCounts())
 
     def ends(self) -> dict[str, int]:
         """All ends so far by reason, of routes and of connections that got none."""

@@ -369,9 +369,16 @@ class DataPlane:
         }
 
     def close(self) -> None:
-        """Stop the reactor and give every descriptor back."""
+        """Stop the reactor and give every descriptor back.
+
+        Nothing is accepted any more: what waits belongs to whoever else holds the listener.
+        """
         self.stop()
-        self.retire(list(self._listeners))
+        for listener in self._listeners.values():
+            for sock in listener.sockets.values():
+                sock.close()
+        for held in self._held.values():
+            held.close()
         self.reactor.close()
         self.pipes.close()
         if self._reserve is not None:

@@ -67,10 +67,8 @@ class Reactor:
         self._on_tick = on_tick
         self._on_bug = on_bug
         self._is_turn_asked = False
-        self._tick_at = loop.time()
-        self.lag_s = 0.0  # the worst since it was last read; the heartbeat reports it
         loop.add_reader(self._epoll.fileno(), self.turn)
-        self._timer = loop.call_at(self._tick_at + TICK_S, self._tick)
+        self._timer = loop.call_later(TICK_S, self._tick)
 
     def turn(self) -> None:
         """One batch: what is ready, then what came back, then the closes."""
@@ -111,10 +109,7 @@ class Reactor:
         self.turn()
 
     def _tick(self) -> None:
-        late = self._loop.time() - self._tick_at - TICK_S
-        self.lag_s = max(self.lag_s, late)
-        self._tick_at = self._loop.time()
-        self._timer = self._loop.call_at(self._tick_at + TICK_S, self._tick)
+        self._timer = self._loop.call_later(TICK_S, self._tick)
         self.now = time.monotonic()
         try:
             self._on_tick(self.now)

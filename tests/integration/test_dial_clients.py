@@ -17,7 +17,7 @@ def test_a_reset_stops_the_dial() -> None:
         hole = plane.black_hole()
         client = plane.connect(plane.serve(hole, timeouts=Timeouts(connect=30.0)))
         client.sendall(b"request")
-        wait_until(lambda: plane.snapshot().routes["r"].active == 1, "the dial")
+        wait_until(lambda: plane.counts().active == 1, "the dial")
         reset(client)
         plane.wait_ends({"client_gone": 1})
         assert plane.target_counts(hole).connect_failures == {}
@@ -28,7 +28,7 @@ def test_a_reset_after_fin_stops_the_dial() -> None:
     with running() as plane:
         client = plane.connect(plane.serve(plane.black_hole()))
         client.shutdown(socket.SHUT_WR)
-        wait_until(lambda: plane.snapshot().routes["r"].active == 1, "the dial")
+        wait_until(lambda: plane.counts().active == 1, "the dial")
         reset(client)
         plane.wait_ends({"client_gone": 1})
 
@@ -93,7 +93,7 @@ def test_stop_during_a_dial() -> None:
     """A full stop ends what is being dialled."""
     with running() as plane:
         client = plane.connect(plane.serve(plane.black_hole()))
-        wait_until(lambda: plane.snapshot().routes["r"].active == 1, "the dial")
+        wait_until(lambda: plane.counts().active == 1, "the dial")
         plane.call(plane.plane.stop)
         assert read_to_end(client) == b""
         plane.wait_ends({"stopped": 1})

@@ -1,4 +1,4 @@
-"""PROXY headers that a route sends: exact bytes, TLVs, before everything else, over every family."""
+"""PROXY headers that a route sends: exact bytes, TLVs, before all else, over every family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations, sizes, hosts, addresses and ports as operators write them."""
+"""Durations, hosts, addresses and ports as operators write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from shared.units import (
     parse_host,
     parse_ip,
     parse_ports,
-    parse_size,
     parse_unix_path,
     short,
 )
@@ -69,21 +68,6 @@ def test_bad_duration(value: object) -> None:
     """What is no duration is a ValueError and nothing else."""
     with pytest.raises(ValueError, match=r"."):
         parse_duration(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "size"), [("64KiB", 65536), ("1MiB", 1 << 20), ("512B", 512), ("7", 7), (9, 9)]
-)
-def test_size(value: object, size: int) -> None:
-    """Binary units, and plain numbers as bytes."""
-    assert parse_size(value) == size
-
-
-@pytest.mark.parametrize("value", ["64KB", "1.5MiB", "-1", -1, True, None, 1.5, "", "9" * 30])
-def test_bad_size(value: object) -> None:
-    """Decimal units, fractions and negative sizes are refused."""
-    with pytest.raises(ValueError, match="size"):
-        parse_size(value)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +204,7 @@ def test_port_numbers() -> None:
 def test_readers_raise_value_error_only(text: str) -> None:
     """Whatever the text, a reader gives a value or ValueError, never another exception."""
     said = []
-    for reader in (parse_duration, parse_size, parse_host, parse_address, parse_ports, parse_ip):
+    for reader in (parse_duration, parse_host, parse_address, parse_ports, parse_ip):
         try:
             said.append(str(reader(text)))
         except ValueError as exc:
