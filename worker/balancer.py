@@ -75,6 +75,11 @@ class Target:
             Endpoint(self, host, marks.setdefault(f"{host}{plan.path}:{plan.port}", Mark()))
             for host in hosts
         ]
+        self.counts.is_up = bool(self.endpoints)
+
+    def judge(self, now: float) -> None:
+        """Note whether the target is up: has an endpoint whose dial did not fail lately."""
+        self.counts.is_up = any(one.mark.failed_until <= now for one in self.endpoints)
 
     def pick(self, now: float) -> Endpoint | None:
         """The next of this target's addresses; one that failed lately only where all did."""

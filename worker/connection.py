@@ -56,7 +56,6 @@ class Connection:
     __slots__ = (
         "accepted_at",
         "active_at",
-        "client",
         "connected_at",
         "cut_at",
         "cut_reason",
@@ -89,7 +88,6 @@ class Connection:
         plane.number += 1
         self.number: int = plane.number
         self.peer_address = peer  # as the socket says; ("", 0) on a Unix socket
-        self.client = peer  # whom everything counts for: the PROXY header's, where believed
         self.header: ProxyHeader | None = None
         self.down = Side(self, sock, fd, wants_out=False)
         self.up: Side | None = None
@@ -121,10 +119,9 @@ class Connection:
         if policy.reads_headers:
             if policy.trusts(self.peer_address[0]):
                 self.move(Event.NEEDS_HEADER)
-                self.phase = reader = HeaderReader(self, policy)
+                self.phase = HeaderReader(self, policy)
                 self.arm(self.accepted_at + policy.header_timeout)
-                reader.read()
-                return
+                return  # what is there already has its edge, like all that comes
             self.listener.count_header("untrusted" if policy.closes_others else "none")
             if policy.closes_others:
                 self.end(End.PROXY_HEADER_UNTRUSTED)
@@ -136,8 +133,6 @@ class Connection:
     def header_done(self, header: ProxyHeader | None, rest: bytes) -> None:
         """The PROXY header was read, or there is none; ``rest`` is what came behind it."""
         self.header = header
-        if header is not None and header.has_addresses:
-            self.client = (header.source_text, header.source_port)
         self.pending = rest
         self.choose()
 
@@ -154,7 +149,8 @@ class Connection:
             self.move(Event.NEEDS_BYTES)
             self.phase = reader = PrefaceReader(self, routes)
             self.arm(reader.deadline)
-            reader.read()
+            if self.pending:
+                reader.read()
         else:
             self.routed(routes[0])
 
@@ -386,6 +382,14 @@ class Connection:
     def is_closed(self) -> bool:
         """It has ended."""
         return self.state is CLOSED
+
+    @property
+    def client(self) -> Address:
+        """Whom everything counts for: the PROXY header's word where believed, else the peer."""
+        header = self.header
+        if header is not None and header.has_addresses:
+            return header.source_text, header.source_port
+        return self.peer_address
 
     @property
     def destination(self) -> Address:

@@ -360,12 +360,17 @@ class DataPlane:
         served = self._current.routes if self._current is not None else {}
         for name, counts in self._lasting.counts.items():
             counts.draining = 0 if name in served else counts.active
+            if counts.total and name in served:
+                for target in served[name].balancer.targets:
+                    target.judge(self.reactor.now)
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
         snapshot.listeners = self._listener_counts
         # A route that nobody has used yet says nothing: thousands of them would be sent for it.
         snapshot.routes = {
-            name: counts for name, counts in self._lasting.counts.items() if counts.total
+            name: counts
+            for name, counts in self._lasting.counts.items()
+            if counts.total or not all(target.is_up for target in counts.targets.values())
         }
 
     def close(self) -> None:

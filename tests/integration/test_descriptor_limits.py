@@ -116,27 +116,33 @@ def the_dial_gets_the_reserve() -> None:
 
 
 def overload() -> None:
-    """Reserve and all descriptors are in use: the client ends as overload, no target is blamed."""
+    """The reserve is in use too: the client ends as overload, and no target is blamed for it."""
     with running() as plane:
         target = plane.target()
-        listener = plane.serve(target)
-        starts = [plane.connect_later(listener) for _ in range(2)]
-        with Shortage(left=1) as shortage:
-            first = starts[0]()
+        listener = plane.serve(target, tls=False)  # dialled once the client has spoken
+        clients = [plane.connect(listener) for _ in range(2)]
+        wait_until(lambda: plane.plane.connections == 2, "both are accepted")
+        with Shortage(left=0):
+            clients[0].sendall(b"ping")
             wait_until(lambda: plane.cells[1] == 1, "the dial by the reserve")
-            # Room for one more client, and none for its target.
-            shortage.release(1)
-            plane.call(plane.plane._end_pause)
-            second = starts[1]()
-            assert read_to_end(second) == b""
+            clients[1].sendall(b"ping")
+            assert read_to_end(clients[1]) == b""
             wait_until(lambda: plane.cells[2] == 1, "the end")
             assert plane.ends() == {"overload": 1}
             assert plane.target_counts(target).connect_failures == {"no_descriptors": 1}
         server = target.accept()
-        first.close()
+        assert read_exactly(server, 4) == b"ping"
+        clients[0].close()
         assert read_to_end(server) == b""
         server.close()
-        plane.wait_ends({"overload": 1, "client_closed": 1})
+        again = plane.connect(listener)
+        again.sendall(b"ping")
+        server = target.accept()
+        assert read_exactly(server, 4) == b"ping"
+        again.close()
+        assert read_to_end(server) == b""
+        server.close()
+        plane.wait_ends({"overload": 1, "client_closed": 2})
 
 
 SCENARIOS: Final[dict[str, Callable[[], None]]] = {

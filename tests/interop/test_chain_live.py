@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
@@ -26,7 +27,7 @@ from tests.helpers.sockets import exchange, is_refused
 from tests.helpers.targets import HOSTS, HeaderTarget, dual_ports
 from tests.helpers.waiting import wait_until
 
-CLIENTS = 8
+CLIENTS: Final = 8
 
 
 class Live(Topology):
