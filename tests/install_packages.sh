@@ -23,6 +23,7 @@ need redis-server redis-server
 need socat socat
 need iproute2 ss
 need procps ps
+need systemd systemd-analyze
 
 [ -n "$packages" ] || exit 0
 
