@@ -6,6 +6,7 @@ what it finds. They run over a whole config, or over those parts of a damaged on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,8 +14,11 @@ from msgspec import Struct, field
 from msgspec.structs import fields
 
 from shared.config import Config, ListenerOverride, Route, decode_hook
+from shared.config.structs import TlvFields
 from shared.errors import Problem
 from shared.networks import parse_network
+from shared.proxy_protocol import encode_v2
+from shared.proxy_protocol.v2 import V2_FIXED_BYTES, V2_MAX_LENGTH
 from shared.route_order import Rank, order_key
 from shared.units import short
 from supervisor.config_listeners import (
@@ -205,11 +209,26 @@ def _check_action(route: Route, index: int, found: Findings) -> None:
                 path = found.route(index, "action", "send_proxy_tlvs", number)
                 found.error(path, f"duplicate TLV '{tlv}'")
             seen.add(tlv)
+    if why := _bad_tlvs(action.send_proxy_tlvs):
+        found.error(found.route(index, "action", "send_proxy_tlvs"), why)
     has_socket = any(entry.startswith("unix:") for entry in route.match.ports)
     for number, target in enumerate(action.targets):
         if target.preserve and has_socket:
             path = found.route(index, "action", "targets", number)
             found.error(path, "port: preserve has no meaning where the route serves a Unix socket")
+
+
+def _bad_tlvs(tlvs: Sequence[str | TlvFields]) -> str:
+    """Why no header can hold these TLVs; "" where one can."""
+    own = [(int(tlv.type), bytes(tlv.value)) for tlv in tlvs if not isinstance(tlv, str)]
+    try:
+        header = encode_v2(bytes(16), 0, bytes(16), 0, tlvs=own)
+    except ValueError as error:
+        return str(error)
+    size = len(header) - V2_FIXED_BYTES
+    if size > V2_MAX_LENGTH:
+        return f"the header would have {size} bytes; receivers take {V2_MAX_LENGTH} at most"
+    return ""
 
 
 def _check_ports(config: Config, found: Findings) -> None:

@@ -20,6 +20,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,7 +40,13 @@ from shared.plan import (
     Timeouts,
 )
 from shared.stats import RouteCounts, Snapshot, TargetCounts
-from tests.data_plane_sockets import TIMEOUT_S, Target, descriptors
+from tests.data_plane_sockets import (
+    TIMEOUT_S,
+    Target,
+    descriptors,
+    read_what_is_there,
+    send_until_full,
+)
 from tests.helpers.waiting import wait_until
 from worker.data_plane import DataPlane
 from worker.listener import ListenSocket
@@ -276,6 +283,31 @@ class Plane:
             f"{expected}, have {self.ends()}",
         )
         assert self.ends() == dict(expected)
+
+    @property
+    def lent(self) -> int:
+        """Pipes lent now."""
+        return self.call(lambda: self.plane.pipes.lent)
+
+    def splice(
+        self, writer: socket.socket, reader: socket.socket, data: bytes
+    ) -> tuple[int, bytes]:
+        """Send ``data`` until its direction is spliced and every buffer on the way is full.
+
+        Returns how many bytes were sent, and those that the reader got meanwhile: a direction
+        must move to prove that it is bulk.
+        """
+        before, sent, received = self.lent, 0, b""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            more = send_until_full(writer, data[sent:])
+            sent += more
+            if not more and self.lent > before:
+                return sent, received
+            assert sent < len(data), "all was sent and nothing spliced"
+            assert time.monotonic() < deadline, "never spliced"
+            if self.lent == before:
+                received += read_what_is_there(reader)
 
     def logged(self, text: str) -> list[Line]:
         """Log lines whose message has ``text``."""

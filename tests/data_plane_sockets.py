@@ -58,6 +58,32 @@ def read_to_reset(sock: socket.socket) -> bytes:
         parts.append(part)
 
 
+def send_until_full(sock: socket.socket, data: bytes) -> int:
+    """Send until nothing more goes for a while; returns how many bytes went."""
+    view, sent = memoryview(data), 0
+    sock.settimeout(0.25)
+    try:
+        while sent < len(data):
+            sent += sock.send(view[sent : sent + 256 * 1024])
+    except TimeoutError:
+        pass
+    sock.settimeout(TIMEOUT_S)
+    return sent
+
+
+def read_what_is_there(sock: socket.socket) -> bytes:
+    """What can be read without waiting, 4 MiB at the most."""
+    parts: list[bytes] = []
+    sock.setblocking(False)
+    try:
+        while len(parts) < 64 and (part := sock.recv(1 << 16)):
+            parts.append(part)
+    except BlockingIOError:
+        pass
+    sock.settimeout(TIMEOUT_S)
+    return b"".join(parts)
+
+
 def is_silent(sock: socket.socket) -> bool:
     """Whether there is neither a byte nor an end to be read from it now."""
     sock.setblocking(False)

@@ -13,8 +13,10 @@ from typing import Final
 
 from shared.plan import TargetPlan
 from shared.stats import TargetCounts
+from shared.units import is_ip
 
 MARK_S: Final = 10.0  # an endpoint whose dial failed is tried last this long (design section 4)
+MOST_MARKS: Final = 1000  # per route; a name may have had any number of addresses in its life
 LONGEST_SCHEDULE: Final = 1000  # entries; weights beyond are scaled down
 
 
@@ -69,7 +71,10 @@ class Target:
     def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
         """Take the addresses of the target's name; an IP address or a path stands for itself."""
         plan = self.plan
-        hosts: Iterable[str] = (plan.host,) if plan.path else addresses.get(plan.host, (plan.host,))
+        hosts: Iterable[str] = (plan.host,)
+        if plan.host and not is_ip(plan.host):
+            # One that is not there is down: connect(2) must never be given a name to look up.
+            hosts = addresses.get(plan.host, ())
         marks = self.state.marks
         self.endpoints = [
             Endpoint(self, host, marks.setdefault(f"{host}{plan.path}:{plan.port}", Mark()))
@@ -146,6 +151,10 @@ class Balancer:
             for endpoint in target.endpoints
         ]
         self.size = len(endpoints)
+        if len(self.state.marks) > MOST_MARKS:
+            used = {id(endpoint.mark) for endpoint in endpoints}
+            marks = self.state.marks
+            self.state.marks = {key: mark for key, mark in marks.items() if id(mark) in used}
         self._only = endpoints[0] if self.size == 1 else None
 
     def pick(self, now: float) -> Endpoint | None:

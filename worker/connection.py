@@ -18,8 +18,7 @@ from worker.guarded import HOLD_S, guard_read, release
 from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
 from worker.proxy_out import send_first
-from worker.reactor import ENDED as ENDING
-from worker.reactor import ERROR, READING
+from worker.reactor import ENDED, ERROR, READING
 from worker.relay import SIZE, Side
 from worker.socket_options import probe_peer
 from worker.timer_wheel import NO_SLOT
@@ -180,7 +179,7 @@ class Connection:
             return
         phase.client_ready(events)
         # The edge is spent: an end or more bytes than one read takes hold for the next phase too.
-        is_more = events & ENDING or len(self.pending) > SIZE // 2
+        is_more = events & ENDED or len(self.pending) > SIZE // 2
         if is_more and self.phase is not phase:
             self.early(events)
 

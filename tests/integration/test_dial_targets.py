@@ -10,7 +10,14 @@ import pytest
 
 from shared.plan import TargetPlan, Timeouts
 from tests.data_plane_harness import Plane, route, running
-from tests.data_plane_sockets import Target, descriptors, is_silent, read_exactly, read_to_end
+from tests.data_plane_sockets import (
+    Target,
+    descriptors,
+    in_turn,
+    is_silent,
+    read_exactly,
+    read_to_end,
+)
 from tests.helpers.waiting import wait_until
 
 
@@ -126,15 +133,17 @@ def test_a_unix_target_that_speaks_and_closes_at_once() -> None:
     with running() as plane:
         target = plane.target(path=str(plane.directory() / "app.sock"))
         listener = plane.serve(target)
-        client = plane.connect(listener)
+        start = plane.connect_later(listener)
 
         def answer() -> None:
             server, _ = target.sock.accept()
             server.sendall(b"all there is")
             server.close()
 
-        wait_until(lambda: plane.cells[1] == 1, "the dial")
-        answer()
+        # Between the turn that dials and the one that sees the connect.
+        clients: list[socket.socket] = []
+        plane.call(in_turn(lambda: clients.append(start()), plane.plane.reactor.turn, answer))
+        (client,) = clients
         assert read_to_end(client) == b"all there is"
         client.close()
         plane.wait_ends({"target_closed": 1})

@@ -11,6 +11,7 @@ import pytest
 from shared.plan import Timeouts
 from tests.data_plane_harness import Plane, running
 from tests.data_plane_sockets import is_silent, read_exactly, read_to_end
+from tests.helpers.waiting import wait_until
 
 
 def pair(plane: Plane, timeouts: Timeouts) -> tuple[socket.socket, socket.socket]:
@@ -111,6 +112,7 @@ def test_keep_alive_probes_are_on_for_both_sides() -> None:
     """A connection that lives beyond its first deadline is probed, on both of its sockets."""
     with running() as plane:
         client, server = pair(plane, Timeouts(connect=0.1))
+        wait_until(lambda: plane.cells[1] == 1, "the dial")
         (conn,) = plane.plane.open
         assert conn.up is not None
         socks = conn.down.sock, conn.up.sock

@@ -143,6 +143,17 @@ def test_tlvs_need_version_2(send: str) -> None:
     assert error("", route(action=tlvs)).path == "routes[0].action.send_proxy_tlvs"
 
 
+def test_tlvs_that_no_header_can_hold() -> None:
+    """A UNIQUE_ID beyond its limit, and more bytes than receivers take, are found before use."""
+    send = "targets: ['t:1'], send_proxy: v2, send_proxy_tlvs: "
+    found = error("", route(action=f"{send}[{{type: 5, value: {'x' * 129}}}]"))
+    assert found.path == "routes[0].action.send_proxy_tlvs"
+    assert "128" in found.message
+    long = f"{{type: 0xE1, value: {'x' * 4000}}}"
+    assert "4096" in error("", route(action=f"{send}[{long}, {long}]")).message
+    assert check("", route(action=f"{send}[{long}]")) == ([], [])
+
+
 def test_duplicate_tlv() -> None:
     """A named TLV goes out once; own types may repeat."""
     action = "targets: ['t:1'], send_proxy: v2, send_proxy_tlvs: [alpn, crc32c, alpn]"
