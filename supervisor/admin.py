@@ -17,6 +17,7 @@ from aiohttp import web
 
 from shared.errors import StartError
 from shared.stats import Totals
+from supervisor import port_owner
 from supervisor.facts import Facts
 from supervisor.metrics import Reading, as_json, render
 
@@ -70,6 +71,9 @@ class AdminServer:
             listening = _bind(listen)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
+            if getattr(error, "errno", None) == errno.EADDRINUSE and not listen.startswith("unix:"):
+                host, _, port = listen.rpartition(":")
+                reason += port_owner.by_whom(host.strip("[]"), int(port))
             message = f"the admin listener cannot listen on {listen}: {reason}"
             raise StartError(message, _HINT) from error
         loop = asyncio.get_running_loop()

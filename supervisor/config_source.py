@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from shared.config import Config
-from shared.errors import Problem
+from shared.errors import Problem, StartError
 from shared.plan import Endpoints, Plan
 from supervisor import compile as compiler
 from supervisor import config_file, example
@@ -19,6 +19,8 @@ from supervisor.config_listeners import MAX_DESCRIPTORS
 from supervisor.names import Log as NamesLog
 from supervisor.names import Resolver
 
+# Below it ZeroMQ, which wants a dozen, ends the whole process instead of raising an error.
+LEAST_DESCRIPTORS: Final = 128
 RESOLVE_S: Final = 5.0  # a name that takes longer counts as down, and is asked again later
 
 
@@ -74,8 +76,13 @@ class ConfigSource:
 
 
 def raise_descriptor_limit() -> None:
-    """As many open files as the hard limit allows (design section 2)."""
+    """As many open files as the hard limit allows; StartError below LEAST_DESCRIPTORS."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LEAST_DESCRIPTORS:
+        raise StartError(
+            f"the limit of open files is {hard}, and {LEAST_DESCRIPTORS} is the least",
+            "raise it (ulimit -n, LimitNOFILE=)",
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -70,7 +70,7 @@ class ForkServer:
         loop = asyncio.get_running_loop()
         loop.add_reader(ours.fileno(), self._on_answer)
         loop.add_reader(self._pidfd, self._on_exit)
-        self._log.debug("fork server started", pid=self._process.pid)
+        self._log.debug("fork server started", fork_server=self._process.pid)
 
     async def spawn(self, request: Spawn, channel: socket.socket, counts_fd: int) -> int:
         """Fork a worker; returns its pid. ControlError when that fails or takes too long."""
@@ -136,7 +136,7 @@ class ForkServer:
     def _on_exit(self) -> None:
         assert self._process is not None
         status = self._process.wait()
-        self._log.warning("fork server ended", pid=self._process.pid, status=status)
+        self._log.warning("fork server ended", fork_server=self._process.pid, status=status)
         self._close()
         for answer in self._waiting.values():
             if not answer.done():

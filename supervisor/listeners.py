@@ -225,8 +225,7 @@ def _unlink(path: str) -> None:
 def _refusal(plan: ListenerPlan, error: OSError) -> StartError:
     message = f"cannot listen on {plan.name}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
-        owner = None if plan.path else port_owner.find(plan.host, plan.port)
-        by = f" by pid {owner[0]}: {owner[1]}" if owner else ""
+        by = "" if plan.path else port_owner.by_whom(plan.host, plan.port)
         return StartError(f"{message}{by}", "stop that program, or choose another port or address")
     if error.errno in (errno.EACCES, errno.EPERM) and not plan.path:
         hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"

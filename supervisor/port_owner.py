@@ -26,6 +26,12 @@ def find(host: str, port: int) -> tuple[int, str] | None:
     return None
 
 
+def by_whom(host: str, port: int) -> str:
+    """`` by pid 4711: nginx -g ...``, to go behind "address in use"; "" if it is not to be seen."""
+    owner = find(host, port)
+    return f" by pid {owner[0]}: {owner[1]}" if owner else ""
+
+
 def _listening_inodes(host: str, port: int) -> set[str]:
     inodes = set()
     for table in ("tcp", "tcp6"):

@@ -38,6 +38,18 @@ def choose(explicit: Path | None, environ: Mapping[str, str] = os.environ) -> Pa
     return Path(f"/tmp/proxyctl-{os.geteuid()}")
 
 
+def stranger(directory: Path, euid: int) -> int | None:
+    """The user whom the directory belongs to, where that is not ``euid``; root may use any.
+
+    What stands in a stranger's directory must not be believed: it could name any pid to end.
+    """
+    try:
+        owner = directory.lstat().st_uid
+    except OSError:
+        return None
+    return owner if euid not in (0, owner) else None
+
+
 def running_pid(directory: Path) -> int | None:
     """The pid of the supervisor that holds the lock; None if none runs."""
     return _holder(directory / LOCK_FILE)
@@ -103,6 +115,15 @@ class RuntimeDir:
             os.ftruncate(self._lock_fd, 0)
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def with_orphans(self, error: StartError) -> StartError:
+        """The error of a port that is taken; by workers of an earlier run: how to end them."""
+        pids = orphans(self.path)
+        if not pids or "in use" not in error.message:
+            return error
+        served = ", ".join(map(str, pids))
+        hint = f"workers that lost their supervisor still serve (pid {served}): `proxyctl stop`"
+        return StartError(error.message, f"{hint} drains them")
 
     def _check_path_length(self) -> None:
         longest = max((self.workers_path, self.stats_path, self.control_path), key=_bytes_of)

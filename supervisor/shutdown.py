@@ -61,6 +61,8 @@ class Shutdown:
         if not order.hurry.is_set():
             await self._retire_all(order)
             pool.send_all(Drain(deadline_s=order.drain_s, close_listeners=True))
+            for worker in pool.workers.values():
+                worker.status = Status.DRAINING
             await self._until_empty(order.drain_s + _GRACE_S, order.hurry)
         self._listeners.close(list(self._listeners.held))
         cut = await self._end_the_rest()
@@ -77,11 +79,11 @@ class Shutdown:
         self._listeners.close(ids)
 
     async def _end_the_rest(self) -> int:
-        """Stop, then kill; returns how many connections that cut."""
+        """Stop, then kill; returns how many connections that cut and no worker told of."""
         pool = self._pool
         if pool.is_empty():
             return 0
-        cut = sum(worker.connections for worker in pool.workers.values())
+        left = list(pool.workers.values())
         pool.send_all(Stop())
         if not await pool.wait(pool.is_empty, _STOP_S):
             for worker in list(pool.workers.values()):
@@ -89,7 +91,8 @@ class Shutdown:
             if not await pool.wait(pool.is_empty, _KILL_S):
                 pids = [worker.pid for worker in pool.workers.values()]
                 self._log.error("workers are still there", workers=pids)
-        return cut
+        # Of a worker that was killed only its last heartbeat is known.
+        return sum(worker.connections for worker in left if worker.drained is None)
 
     async def _until_empty(self, timeout_s: float, hurry: asyncio.Event) -> None:
         create = asyncio.get_running_loop().create_task

@@ -95,7 +95,10 @@ async def _start(options: StartOptions, started: float) -> int:
         logging = _open_log(config)
         log_later.append(logging.logger)
         plan = await source.compile(config, generation=1, slots=slots)
-        opened = await asyncio.to_thread(listeners.open, plan.listeners)
+        try:
+            opened = await asyncio.to_thread(listeners.open, plan.listeners)
+        except StartError as error:
+            raise runtime_dir.with_orphans(error) from error
         for text in [*(problem.text() for problem in checked.warnings), *opened.warnings]:
             logging.logger.warning(text)
         setup = Setup(

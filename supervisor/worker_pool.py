@@ -121,7 +121,7 @@ class WorkerPool:
         """Every worker, and every wanted slot that has none, by slot."""
         states = [self._state(worker) for worker in self.workers.values()]
         for number, slot in enumerate(self._slots[: self.wanted]):
-            if slot.worker is None:
+            if slot.worker is None and not self.is_stopping:
                 state = "failed" if slot.history.is_failed else "starting"
                 states.append(WorkerState(slot=number, state=state, restarts=slot.restarts))
         return sorted(states, key=lambda state: (state.slot, state.incarnation))
@@ -323,19 +323,23 @@ class WorkerPool:
     async def _bury(self, worker: WorkerProcess, end: Exit, is_expected: bool) -> None:
         """Take in what it said last, then fold its counters."""
         deadline = self._loop.time() + _LAST_SNAPSHOT_S
-        while not self._ledger.has_last(worker.incarnation) and self._loop.time() < deadline:
+        while not self._has_said_all(worker) and self._loop.time() < deadline:
             await asyncio.sleep(_LAST_SNAPSHOT_S / 10)
             self._control.read_queued_snapshots()
         self._ledger.fold(worker.incarnation)
         self.counts.fold(worker.counts_row)
         worker.close()
-        if worker.drained is not None:
+        if worker.drained is not None and self.is_stopping:  # a resize is not the stop's
             self.drained += worker.drained[0]
             self.cut += worker.drained[1]
         if not is_expected:
             self._note_unasked_end(worker, end)
         del self._burying[worker.incarnation]
         self.changed.set()
+
+    def _has_said_all(self, worker: WorkerProcess) -> bool:
+        has_drained = worker.drained is not None or not self.is_stopping
+        return has_drained and self._ledger.has_last(worker.incarnation)
 
     def _note_unasked_end(self, worker: WorkerProcess, end: Exit) -> None:
         reason = worker.our_reason or end.text()

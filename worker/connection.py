@@ -73,6 +73,7 @@ class Connection:
         "phase",
         "plane",
         "route",
+        "routed_at",
         "slot",
         "state",
         "up",
@@ -97,7 +98,7 @@ class Connection:
         self.route: Route | None = None
         self.endpoint: Endpoint | None = None
         self.slot = NO_SLOT  # of the timer wheel
-        self.accepted_at = self.active_at = now
+        self.accepted_at = self.routed_at = self.active_at = now
         self.connected_at = 0.0
         self.cut_at = NEVER  # drain deadline
         self.cut_reason = End.DRAIN_DEADLINE
@@ -113,8 +114,7 @@ class Connection:
         down, reactor = self.down, self.plane.reactor
         reactor.table[down.fd] = down
         reactor.register(down.fd, READING)
-        listener = self.listener
-        policy = listener.policy
+        policy = self.listener.policy
         if policy.reads_headers:
             if policy.trusts(self.peer_address[0]):
                 self.move(Event.NEEDS_HEADER)
@@ -155,7 +155,7 @@ class Connection:
 
     def routed(self, route: Route) -> None:
         """The route is chosen: dial."""
-        self.route = route
+        self.route, self.routed_at = route, self.plane.reactor.now
         self.state = step(self.state, ROUTED)
         counts = route.counts
         counts.total += 1
@@ -196,7 +196,7 @@ class Connection:
         counts.total += 1
         counts.active += 1
         connect = route.counts.connect
-        elapsed = self.connected_at - self.accepted_at
+        elapsed = self.connected_at - self.routed_at
         connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
         connect.total += elapsed
         down = self.down

@@ -260,7 +260,7 @@ class DataPlane:
             on_done(self._drained, self._cut)
 
     def stop(self) -> None:
-        """Cut every connection as ``stopped``."""
+        """Cut every connection as ``stopped``; a drain under way counts them as cut."""
         for conn in list(self.open):
             conn.end(End.STOPPED)
 
@@ -289,7 +289,7 @@ class DataPlane:
             if conn.endpoint is not None:
                 conn.endpoint.target.counts.active -= 1
         if self._on_drained is not None:
-            if reason is End.DRAIN_DEADLINE:
+            if reason is End.DRAIN_DEADLINE or reason is End.STOPPED:
                 self._cut += 1
             else:
                 self._drained += 1

@@ -259,7 +259,9 @@ class _Worker:
             case Drain():
                 self._drain(message)
             case Stop():
-                self._stop()
+                cut = self._plane.connections
+                self._plane.stop()
+                self._on_drained(0, cut)  # unless a drain that this ended has just said so
             case ReopenLogs():
                 self._reopen_logs(message)
             case _:

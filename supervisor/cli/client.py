@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,13 +29,14 @@ def ask(directory: Path, verb: str, arguments: dict[str, Any], timeout_s: float 
     """Send one request and wait for its reply, at most ``timeout_s`` (None: as long as it runs).
 
     Always a Reply: with exit code 3 when no supervisor runs or it ends without an answer, 5 when
-    the time is over, 1 when the answer cannot be read. Raises ControlError for a runtime
-    directory that cannot be used.
+    the time is over, 1 when the answer cannot be read or the directory is another user's.
     """
     import zmq
 
     from supervisor import runtime_dir
 
+    if (refusal := not_ours(directory)) is not None:
+        return refusal
     if runtime_dir.running_pid(directory) is None:
         return not_running(directory)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -49,6 +51,18 @@ def ask(directory: Path, verb: str, arguments: dict[str, Any], timeout_s: float 
             if runtime_dir.running_pid(directory) is None and not socket.poll(0):
                 return _ended(verb)
         return _decode(socket.recv())
+
+
+def not_ours(directory: Path) -> Reply | None:
+    """The reply for another user's runtime directory; None where it may be used."""
+    from supervisor import runtime_dir
+
+    owner = runtime_dir.stranger(directory, os.geteuid())
+    if owner is None:
+        return None
+    message = f"the runtime directory {directory} belongs to user {owner}, not to us"
+    hint = "run this as that user or as root, or name another with --runtime-dir"
+    return Reply(exit_code=FAILED, errors=[Problem(message=message, code="owner", hint=hint)])
 
 
 def not_running(directory: Path) -> Reply:

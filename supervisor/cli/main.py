@@ -31,6 +31,7 @@ RuntimeDir = Annotated[
         envvar="PROXYCTL_RUNTIME_DIR",
         help="Where the running proxyctl keeps its sockets.",
         metavar="DIR",
+        readable=False,  # what is wrong with it is told by whoever uses it
     ),
 ]
 
@@ -236,6 +237,8 @@ def probe(
     if proxy not in {None, "v1", "v2"}:
         raise typer.BadParameter(f"{proxy!r} is neither v1 nor v2", param_hint="--proxy")
     timeout_s = _seconds(timeout, "--timeout")
+    if not timeout_s:
+        raise typer.BadParameter("it must be above 0", param_hint="--timeout")
     try:
         wanted = probing.parse(
             target=target,
@@ -245,7 +248,7 @@ def probe(
             tlvs=tlv or [],
             is_local=local,
             send=send,
-            timeout_s=timeout_s or 0.0,
+            timeout_s=timeout_s,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

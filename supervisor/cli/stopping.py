@@ -20,11 +20,17 @@ _CUT_HINT: Final = "`proxyctl stop --now` cuts what is still open"
 
 
 def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
-    """Stop what runs in ``directory``; without ``timeout_s`` the config's drain deadline holds."""
+    """Stop what runs in ``directory``; without ``timeout_s`` the config's drain deadline holds.
+
+    Orphans are told to end at once after ``timeout_s``.
+    """
     wait_s = None if timeout_s is None and not now else (timeout_s or 0.0) + _MARGIN_S
     deadline = None if wait_s is None else time.monotonic() + wait_s
+    if (refusal := client.not_ours(directory)) is not None:
+        return refusal
     if runtime_dir.running_pid(directory) is None:
-        return _stop_orphans(directory, deadline, now)
+        limit_s = 0.0 if now else timeout_s
+        return _stop_orphans(directory, deadline, limit_s)
     arguments: dict[str, Any] = {"now": now}
     if timeout_s is not None:
         arguments["timeout_s"] = timeout_s
@@ -36,17 +42,18 @@ def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
     return reply
 
 
-def _stop_orphans(directory: Path, deadline: float | None, now: bool) -> Reply:
+def _stop_orphans(directory: Path, deadline: float | None, limit_s: float | None) -> Reply:
     """TERM drains an orphan, a second one ends it at once (design section 2)."""
     pids = runtime_dir.orphans(directory)
     if not pids:
         return client.not_running(directory)
+    cut_at = None if limit_s is None else time.monotonic() + limit_s
     for pid in pids:
         _terminate(pid)
 
     def is_done() -> bool:
         left = runtime_dir.orphans(directory)
-        if now:
+        if cut_at is not None and time.monotonic() >= cut_at:
             for pid in left:
                 _terminate(pid)
         return not left
