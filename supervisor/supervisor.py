@@ -312,6 +312,7 @@ class Supervisor:
     def totals(self) -> Totals:
         """Merged counters, as a fresh object; what is served and unused yet stands there with 0."""
         totals = self._ledger.totals()
+        totals.log_lines_dropped += self._setup.logging.dropped
         status.add_unused(totals, self._reloader.served.plan)
         return totals
 

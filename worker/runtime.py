@@ -312,6 +312,7 @@ class _Worker:
             run=self._spawn.run,
             sequence=self._sequence,
             is_last=is_last,
+            log_lines_dropped=self._logging.dropped,
         )
         self._plane.fill(snapshot)
         return snapshot

@@ -139,6 +139,10 @@ def run(probe: Probe, on_bytes: Callable[[bytes], None] | None) -> Outcome:
     deadline = time.monotonic() + probe.timeout_s
     try:
         connection = _connect(probe)
+    except ConnectionResetError as error:
+        # It was there and sent RST before we looked: one that never was refuses or is silent.
+        outcome.connected, outcome.end, outcome.error = True, "reset", str(error.strerror)
+        return outcome
     except OSError as error:
         outcome.end, outcome.error = "connect_failed", error.strerror or str(error)
         return outcome
@@ -152,7 +156,7 @@ def run(probe: Probe, on_bytes: Callable[[bytes], None] | None) -> Outcome:
         except TimeoutError:
             outcome.end = "timeout"
             return outcome
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # EPIPE, ECONNRESET, or ENOTCONN where its RST has come already
             outcome.error = "the peer closed while it was being sent to"  # what it said may wait
         outcome.end = _read(connection, deadline, outcome, on_bytes)
     return outcome

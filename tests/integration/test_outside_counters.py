@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import StartProxyctl
 from tests.helpers.processes import config_of
-from tests.helpers.sockets import EchoServer, connect, exchange, free_port
+from tests.helpers.sockets import EchoServer, connect, echoes, exchange, free_port, free_ports
 from tests.helpers.waiting import wait_until
 
 HEADER = b"PROXY TCP4 203.0.113.7 203.0.113.8 5555 80\r\n"
@@ -29,3 +32,32 @@ def test_connect_duration_leaves_the_wait_for_the_header_out(
     connect_counts = running.status()["totals"]["routes"]["a"]["connect"]
     assert sum(connect_counts["buckets"]) == 1
     assert connect_counts["total"] < WAIT_S / 2
+
+
+def test_log_lines_that_find_no_room_are_counted(proxyctl: StartProxyctl, echo: EchoServer) -> None:
+    """A full disk under the log stops nothing, and `/metrics` tells how many lines it cost."""
+    port, refusing, admin, dead = free_ports(4)
+    proxyctl(
+        config_of(
+            {"a": (port, echo.address), "dead": (refusing, f"127.0.0.1:{dead}")},
+            admin={"listen": f"127.0.0.1:{admin}"},
+            log={"file": "/dev/full"},
+        )
+    )
+    own = dropped(admin)
+    assert own > 0  # "worker ready" and "ready", by the supervisor
+    for _ in range(2):
+        with connect(refusing) as client:
+            assert client.recv(1) == b""
+    wait_until(lambda: dropped(admin) >= own + 2, "those of the workers are counted too")
+    assert echoes(port)
+
+
+def dropped(admin: int) -> float:
+    """`proxyctl_log_lines_dropped_total`, as the admin listener has it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as response:
+        for family in text_string_to_metric_families(response.read().decode()):
+            for sample in family.samples:
+                if sample.name == "proxyctl_log_lines_dropped_total":
+                    return float(sample.value)
+    raise AssertionError("it is not there")
