@@ -19,7 +19,6 @@ class End(StrEnum):
     PROXY_HEADER_UNTRUSTED = "proxy_header_untrusted"
     PROXY_LOCAL = "proxy_local"
     NO_ROUTE = "no_route"
-    PREFACE_TIMEOUT = "preface_timeout"
     CONNECT_FAILED = "connect_failed"
     CONNECT_TIMEOUT = "connect_timeout"
     IDLE_TIMEOUT = "idle_timeout"

@@ -32,10 +32,6 @@ class Network(Struct, frozen=True, order=True):
         shift = _BITS[self.version] - self.prefix
         return version == self.version and number >> shift == self.base >> shift
 
-    def covers(self, other: Network) -> bool:
-        """Whether every address of ``other`` lies within."""
-        return other.prefix >= self.prefix and self.contains(other.version, other.base)
-
     def __str__(self) -> str:
         """As ``10.0.0.0/8``."""
         address = (IPv4Address if self.version == 4 else IPv6Address)(self.base)

@@ -11,6 +11,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from shared.ends import End
+
 # Upper bounds in seconds; the last bucket has none. Starts at 0.25 ms: a proxy's dial on one host
 # takes less than the 5 ms at which OpenTelemetry's advice begins.
 CONNECT_BUCKETS: Final = (
@@ -135,7 +137,7 @@ def end_as_killed(snapshot: Snapshot) -> None:
     """Turn what a dead worker still held into ended connections with the reason ``killed``."""
     for route in snapshot.routes.values():
         if route.active:
-            route.ends["killed"] = route.ends.get("killed", 0) + route.active
+            route.ends[End.KILLED] = route.ends.get(End.KILLED, 0) + route.active
         route.active = route.draining = 0
         for target in route.targets.values():
             target.active = 0

@@ -33,11 +33,14 @@ class HeldListener(Struct):
     plan: ListenerPlan
     sockets: list[socket.socket]
     is_retiring: bool = False
+    inode: int = 0  # of a Unix socket's file
 
     def close(self) -> None:
-        """Close our copies."""
+        """Close our copies, and remove a Unix socket's file unless a successor has put its own."""
         for held in self.sockets:
             held.close()
+        if self.plan.path:
+            _unlink(self.plan.path, self.inode)
 
 
 class Opened(Struct):
@@ -84,8 +87,6 @@ class Listeners:
             held = self.held.pop(listener_id, None)
             if held is not None:
                 held.close()
-                if held.plan.path:
-                    _unlink(held.plan.path)
 
     def stop_accepting(self, ids: Iterable[int]) -> None:
         """Drop new SYNs; handshakes in flight complete."""
@@ -131,7 +132,8 @@ class Listeners:
                 opened.warnings.append(f"cannot listen on {plan.name}: {error.strerror}; skipped")
                 return
             raise _refusal(plan, error) from error
-        self.held[plan.id] = HeldListener(plan=plan, sockets=sockets)
+        inode = os.lstat(plan.path).st_ino if plan.path else 0
+        self.held[plan.id] = HeldListener(plan=plan, sockets=sockets, inode=inode)
         opened.new.append(plan.id)
 
     def _open_tcp(self, plan: ListenerPlan) -> list[socket.socket]:
@@ -215,9 +217,10 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-def _unlink(path: str) -> None:
+def _unlink(path: str, inode: int) -> None:
     try:
-        os.unlink(path)
+        if os.lstat(path).st_ino == inode:
+            os.unlink(path)
     except OSError:
         return  # someone else removed it: what matters is that it is gone
 
@@ -225,7 +228,9 @@ def _unlink(path: str) -> None:
 def _refusal(plan: ListenerPlan, error: OSError) -> StartError:
     message = f"cannot listen on {plan.name}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
-        by = "" if plan.path else port_owner.by_whom(plan.host, plan.port)
+        if plan.path:
+            return StartError(message, "stop who listens there, or remove the file in the way")
+        by = port_owner.by_whom(plan.host, plan.port)
         return StartError(f"{message}{by}", "stop that program, or choose another port or address")
     if error.errno in (errno.EACCES, errno.EPERM) and not plan.path:
         hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"

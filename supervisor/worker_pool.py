@@ -332,7 +332,9 @@ class WorkerPool:
         if worker.drained is not None and self.is_stopping:  # a resize is not the stop's
             self.drained += worker.drained[0]
             self.cut += worker.drained[1]
-        if not is_expected:
+        if is_expected:
+            self._log.info("worker ended", slot=worker.slot, worker=worker.pid)
+        else:
             self._note_unasked_end(worker, end)
         del self._burying[worker.incarnation]
         self.changed.set()

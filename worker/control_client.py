@@ -25,12 +25,11 @@ _FLUSH_MS: Final = 1000  # for the last messages of an orderly end
 
 
 class ControlClient:
-    """DEALER for messages and PUSH for snapshots. ``dropped`` counts what could not be sent."""
+    """DEALER for messages and PUSH for snapshots."""
 
     def __init__(self, spawn: Spawn, pid: int) -> None:
         self._spawn = spawn
         self._pid = pid
-        self.dropped = 0
         self._context = zmq.asyncio.Context()
         self._dealer = self._context.socket(zmq.DEALER)
         # The supervisor addresses us by incarnation, a number that is never used twice.
@@ -70,7 +69,7 @@ class ControlClient:
             async with asyncio.timeout(_FLUSH_MS / 1000):
                 await self._push.send(encode(snapshot))
         except TimeoutError:
-            self.dropped += 1
+            return  # the supervisor reads nothing: it is dead or stopped
 
     def close(self, *, flush: bool) -> None:
         """Close both sockets. With ``flush`` what is queued still goes out, for a second at most.
@@ -81,6 +80,6 @@ class ControlClient:
 
     def _send(self, socket: zmq.asyncio.Socket, raw: bytes) -> None:
         sent = asyncio.ensure_future(socket.send(raw, flags=zmq.NOBLOCK))
-        # NOBLOCK: pyzmq has tried already, and the future is done.
-        if sent.exception() is not None:
-            self.dropped += 1
+        # NOBLOCK: pyzmq has tried already, and the future is done. Asking for the exception marks
+        # it as seen: a full queue means that the supervisor is dead or stopped.
+        sent.exception()

@@ -35,7 +35,6 @@ LOGGED: Final = frozenset(
         End.PROXY_HEADER_UNTRUSTED,
         End.PROXY_LOCAL,
         End.NO_ROUTE,
-        End.PREFACE_TIMEOUT,
         End.CONNECT_FAILED,
         End.CONNECT_TIMEOUT,
         End.OVERLOAD,

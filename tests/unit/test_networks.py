@@ -74,15 +74,6 @@ def test_contains_agrees_with_ipaddress(one: object, prefix: int, other: object)
     assert NetworkSet([parsed]).contains(f"::ffff:{other}") == expected
 
 
-def test_covers() -> None:
-    """A network covers itself and what lies within, of its own family."""
-    wide, narrow = parse_network("10.0.0.0/8"), parse_network("10.1.0.0/16")
-    assert wide.covers(narrow)
-    assert wide.covers(wide)
-    assert not narrow.covers(wide)
-    assert not parse_network("::/0").covers(narrow)
-
-
 def test_split_ip_refuses_text() -> None:
     """A client address that is none is a ValueError."""
     with pytest.raises(ValueError, match="address"):
