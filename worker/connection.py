@@ -280,7 +280,7 @@ class Connection:
         """Something happened: the next account will look at this connection."""
         if self.is_quiet:
             self.is_quiet = False
-            self.plane.touched.append(self)
+            self.plane.touched.add(self)
 
     def come_back(self, side: Side) -> None:
         """Let ``side`` read on after the others of this batch."""
@@ -366,6 +366,9 @@ class Connection:
         del down.conn
         if self.slot != NO_SLOT:
             plane.wheel.discard(self)
+        if not self.is_quiet:
+            # Freed now and not at the next tick, its memory serves the next while it is in cache.
+            plane.touched.discard(self)
         plane.ended(self, reason, detail)
 
     def move(self, event: Event) -> None:

@@ -61,7 +61,7 @@ class DataPlane:
         self.reactor = Reactor(loop, self._tick, self.on_bug)
         self.wheel: TimerWheel[Connection] = TimerWheel(TICK_S, self.reactor.now)
         self.pipes = PipePool()
-        self.touched: list[Connection] = []
+        self.touched: set[Connection] = set()
         self.open: set[Connection] = set()
         self.is_paused = False  # accept waits for a free descriptor
         self.is_draining = False
@@ -337,7 +337,7 @@ class DataPlane:
             self._notes_at = now
 
     def _account(self, now: float) -> None:
-        touched, self.touched = self.touched, []
+        touched, self.touched = self.touched, set()
         for conn in touched:
             if not conn.is_closed:
                 conn.is_quiet = True
