@@ -366,9 +366,7 @@ class Connection:
         del down.conn
         if self.slot != NO_SLOT:
             plane.wheel.discard(self)
-        if not self.is_quiet:
-            # Freed now and not at the next tick, its memory serves the next while it is in cache.
-            plane.touched.discard(self)
+        plane.touched.discard(self)  # or it would be freed a tick later, out of the cache by then
         plane.ended(self, reason, detail)
 
     def move(self, event: Event) -> None:

@@ -319,7 +319,11 @@ class DataPlane:
         self._log("error", f"internal error: {exc!r}", {"traceback": trace})
         conn = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
         if isinstance(conn, Connection):
-            conn.end(End.INTERNAL_ERROR)
+            try:
+                conn.end(End.INTERNAL_ERROR)
+            except Exception as again:  # the others of the batch must not pay for it
+                self.open.discard(conn)
+                self._log("error", f"internal error at the end of a connection: {again!r}", {})
 
     # -- time and counters -----------------------------------------------------------------
 
