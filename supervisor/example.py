@@ -118,6 +118,8 @@ class ExampleProcess:
         except TimeoutError:
             process.kill()
             await self._gone.wait()
+        for file in (PAGE_SOCKET, ECHO_SOCKET):
+            (self._runtime_dir / file).unlink(missing_ok=True)
 
     def _on_exit(self) -> None:
         process = self._process

@@ -73,6 +73,7 @@ def test_page_and_echo(tmp_path: Path) -> None:
         assert told == []
 
     run(scenario, tmp_path)
+    assert list(tmp_path.iterdir()) == []  # its socket files went with it
 
 
 def test_its_death_is_told(tmp_path: Path) -> None:
