@@ -216,7 +216,7 @@ class Connection:
         # The dial's deadline still stands in the wheel; its slot works out the next one.
         if route.has_short_timeouts:
             self.rearm()
-        if guard is not None and guard.is_holding:
+        if guard is not None and guard.held:
             self.arm(self.active_at + HOLD_S)
         if waiting:
             down.ready(waiting)
@@ -256,7 +256,7 @@ class Connection:
             for side in (self.down, self.up):
                 if side is not None:
                     probe_peer(side.sock)
-        if self.guard is not None and self.guard.is_holding:
+        if self.guard is not None and self.guard.held:
             release(self, self.guard)
         if self.is_closed:
             return
@@ -273,8 +273,6 @@ class Connection:
         if at < self.cut_at:
             self.cut_at, self.cut_reason = at, reason
             self.arm(at)
-
-    # -- account and end -------------------------------------------------------------------
 
     def touch(self) -> None:
         """Something happened: the next account will look at this connection."""
@@ -304,7 +302,8 @@ class Connection:
             down.counted = down.received
             target.received += went
             up.counted = up.received
-        if down.outbox or up.outbox or down.pipe is not None or up.pipe is not None:
+        is_waiting = down.outbox or up.outbox or self.guard is not None
+        if is_waiting or down.pipe is not None or up.pipe is not None:
             self._account_passed(route, down, up, target, now)
         else:
             target.sent += down.received - down.passed
@@ -322,7 +321,8 @@ class Connection:
         self, route: Route, down: Side, up: Side, target: TargetCounts, now: float
     ) -> None:
         """Count as sent what does not wait here; a slow reader is not idle."""
-        passed = max(down.passed, down.received - up.pending())
+        held = 0 if self.guard is None else self.guard.held
+        passed = max(down.passed, down.received - up.pending() - held)
         if passed != down.passed:
             self.active_at = now
             target.sent += passed - down.passed

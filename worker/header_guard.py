@@ -42,6 +42,6 @@ class HeaderGuard:
         return held
 
     @property
-    def is_holding(self) -> bool:
-        """Whether bytes are held back."""
-        return self._released < len(self._seen)
+    def held(self) -> int:
+        """Bytes that are held back."""
+        return len(self._seen) - self._released

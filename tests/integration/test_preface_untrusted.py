@@ -58,6 +58,9 @@ def test_a_whole_header_is_rejected(header: bytes) -> None:
         client.sendall(header + b"payload")
         assert read_what_came(client) == b""
         plane.wait_ends(FORGED)
+        counts = plane.counts()
+        assert counts.received == len(header + b"payload")
+        assert [one.sent for one in counts.targets.values()] == [0]
         server = target.accept()  # the dial does not wait for the verdict
         assert read_what_came(server) == b""
         assert len(plane.logged("proxy_header_untrusted")) == 1

@@ -25,7 +25,7 @@ def test_a_header_is_rejected_at_every_split() -> None:
                 assert first is Verdict.REJECT
                 continue
             assert first is Verdict.HOLD
-            assert guard.is_holding
+            assert guard.held
             assert guard.feed(header[split:]) is Verdict.REJECT
 
 
@@ -36,7 +36,7 @@ def test_a_header_is_rejected_byte_by_byte() -> None:
         for index in range(len(signature) - 1):
             assert guard.feed(header[index : index + 1]) is Verdict.HOLD
             passed += guard.release()
-            assert not guard.is_holding
+            assert not guard.held
         assert passed == signature[:-1]
         assert guard.feed(signature[-1:]) is Verdict.REJECT
 
