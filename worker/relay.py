@@ -118,7 +118,8 @@ class Side:
         if events & ENDED or count == SIZE:
             self._pass_on(peer, count, events)
             return
-        # A short read emptied the socket: no EAGAIN is needed to know.
+        # A short read emptied the socket: no EAGAIN is needed to know. What follows is `_give`,
+        # without its call: every message comes this way.
         try:
             sent = peer.sock.send(VIEW[:count], DONTWAIT)
         except BlockingIOError:
@@ -133,16 +134,9 @@ class Side:
         """As `ready`, where an end was seen with the bytes, or more may be there."""
         # All before a FIN has been read with a short read; it leaves in one packet with ours.
         is_last = events & ENDED == FIN and count < SIZE
-        try:
-            sent = peer.sock.send(VIEW[:count], LAST if is_last else DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.cannot_write(peer)
+        if not self._give(peer, count, LAST if is_last else DONTWAIT):
             return
-        if sent < count:
-            self._keep(peer, sent, count)
-        elif is_last:
+        if is_last:
             self.end()
         else:
             if count == SIZE:
@@ -200,15 +194,7 @@ class Side:
                 return
             self.full_reads = self.full_reads + 1 if count == SIZE else 0
             self.count(count)
-            try:
-                sent = peer.sock.send(VIEW[:count], DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.cannot_write(peer)
-                return
-            if sent < count:
-                self._keep(peer, sent, count)
+            if not self._give(peer, count, DONTWAIT):
                 return
             if count < SIZE and not events & ENDED:
                 return
@@ -219,6 +205,19 @@ class Side:
         self.received += count
         if self.conn.is_quiet:
             self.conn.touch()
+
+    def _give(self, peer: Side, count: int, flags: int) -> bool:
+        """Write what was read to the peer; False when it is gone, or took only part."""
+        try:
+            sent = peer.sock.send(VIEW[:count], flags)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cannot_write(peer)
+            return False
+        if sent < count:
+            self._keep(peer, sent, count)
+        return sent == count
 
     def _keep(self, peer: Side, sent: int, count: int) -> None:
         """The peer took only part: keep the rest, read no more until it is gone."""
