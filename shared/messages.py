@@ -7,8 +7,8 @@
     supervisor -> fork server             Spawn, with two descriptors; Spawned comes back
     CLI -> supervisor      REQ-ROUTER     Request; Reply comes back
 
-A generation goes Prepare, PrepareRoutes (in batches), then Prepared or Refused from each worker,
-then Commit and Committed, or Abort (design section 3).
+A generation goes Prepare, PrepareSet (each), PrepareRoutes (in batches), then Prepared or Refused
+from each worker, then Commit and Committed, or Abort (design section 3).
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ import msgspec
 from msgspec import Struct, field
 
 from shared.errors import Problem
-from shared.plan import Endpoints, ListenerPlan, RoutePlan
+from shared.plan import (
+    AccessPlan,
+    AddressSet,
+    Endpoints,
+    ListenerPlan,
+    RoutePlan,
+    SecurityPlan,
+)
 
 PROTOCOL: Final = 1
 ROUTES_PER_MESSAGE: Final = 256  # design section 3: a batch must not hold a loop over 20 ms
@@ -33,12 +40,25 @@ class ToWorker(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
-    """Begin to build a generation: ``routes`` routes will follow in PrepareRoutes."""
+    """Begin to build a generation.
+
+    ``address_sets`` sets follow in PrepareSet, in order, then ``routes`` routes in PrepareRoutes.
+    """
 
     generation: int
     listeners: list[ListenerPlan]
     routes: int
     endpoints: Endpoints
+    security: SecurityPlan = SecurityPlan()
+    address_sets: int = 0
+    access: AccessPlan | None = None
+
+
+class PrepareSet(ToWorker, frozen=True, kw_only=True, tag="prepare_set"):
+    """The next address set of the generation that is being prepared."""
+
+    generation: int
+    addresses: AddressSet
 
 
 class PrepareRoutes(ToWorker, frozen=True, kw_only=True, tag="prepare_routes"):
@@ -98,7 +118,7 @@ class Stop(ToWorker, frozen=True, kw_only=True, tag="stop"):
 
 
 class ReopenLogs(ToWorker, frozen=True, kw_only=True, tag="reopen_logs"):
-    """Open the log files again, by path; say LogsReopened.
+    """Open the log files again, by path, the access log's too; say LogsReopened.
 
     With ``log_level`` the log is as these three say from now on, as in Spawn; without, unchanged.
     """
@@ -110,8 +130,9 @@ class ReopenLogs(ToWorker, frozen=True, kw_only=True, tag="reopen_logs"):
 
 
 SupervisorMessage = (
-    Prepare | PrepareRoutes | Commit | Abort | Assign | Retire | Resolve | Drain | Stop | ReopenLogs
-)
+    Prepare | PrepareSet | PrepareRoutes | Commit | Abort | Assign | Retire | Resolve | Drain
+    | Stop | ReopenLogs
+)  # fmt: skip
 
 
 class OfWorker(Struct, frozen=True, kw_only=True, tag=True):
@@ -154,9 +175,14 @@ class Refused(OfWorker, frozen=True, kw_only=True, tag="refused"):
 
 
 class Committed(OfWorker, frozen=True, kw_only=True, tag="committed"):
-    """New connections are served by this generation."""
+    """New connections are served by this generation.
+
+    ``kept`` connections go on as they are; ``draining`` ones are of routes that it has no more.
+    """
 
     generation: int
+    kept: int = 0
+    draining: int = 0
 
 
 class Assigned(OfWorker, frozen=True, kw_only=True, tag="assigned"):
@@ -220,7 +246,7 @@ class ListenerSockets(Struct, frozen=True, kw_only=True):
 
 
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
-    """Ask the fork server for a worker. Descriptors: worker's socket pair end, counts memfd."""
+    """Ask the fork server for a worker. Descriptors: its socket pair end, counts, limits."""
 
     run: str
     slot: int
@@ -228,7 +254,7 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     control_addr: str  # of the supervisor's ROUTER, "ipc:///..."
     stats_addr: str  # of the supervisor's PULL
     runtime_dir: str
-    counts_row: int  # row of the memfd that this incarnation writes
+    counts_row: int  # row of both memfds that this incarnation writes
     log_level: str
     log_format: str  # console, json or auto
     log_file: str  # "" is standard error

@@ -67,6 +67,52 @@ class TargetPlan(Struct, frozen=True, kw_only=True, gc=False):
     weight: int = 1  # 0 takes no new connections
 
 
+class AddressSet(Struct, frozen=True, kw_only=True, gc=False):
+    """IP addresses as sorted ranges that neither touch nor overlap, packed; both ends belong.
+
+    ``v4_*``: native unsigned 32-bit numbers. ``v6_*``: 16 bytes each, network order. The place in
+    ``*_last`` is that in ``*_first``. `shared/address_set.py` makes and reads them.
+    """
+
+    v4_first: bytes = b""
+    v4_last: bytes = b""
+    v6_first: bytes = b""
+    v6_last: bytes = b""
+
+
+class RatePlan(Struct, frozen=True, kw_only=True, gc=False):
+    """At most ``connections`` within any ``period_s`` seconds."""
+
+    connections: int
+    period_s: float
+
+
+class SecurityPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """Who may connect, and how often. Limits hold over all workers; 0 means none.
+
+    ``allow`` and ``block`` are places in `Plan.address_sets`; None: there is no such list.
+    """
+
+    allow: int | None = None
+    block: int | None = None
+    max_connections: int = 0
+    max_connections_per_ip: int = 0
+    connection_rate_per_ip: RatePlan | None = None
+
+
+class AccessPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """The access log. ``format`` is ``json``, or a template as `shared/access_format.py` has it.
+
+    A line at each connection's end; with ``connect`` one more when the target is connected, with
+    ``interval_s`` above 0 one more each time that a connection has been open for so long.
+    """
+
+    file: str
+    format: str = "json"
+    connect: bool = False
+    interval_s: float = 0.0
+
+
 class TlvPlan(Struct, frozen=True, kw_only=True, gc=False):
     """One TLV to send with PROXY v2: a well-known ``name``, or ``type`` with ``value``."""
 
@@ -90,6 +136,7 @@ class RoutePlan(Struct, frozen=True, kw_only=True, gc=False):
     send_proxy_tlvs: tuple[TlvPlan, ...] = ()
     timeouts: Timeouts = Timeouts()
     half_open: bool = False
+    security: SecurityPlan | None = None  # in addition to that of the plan
     fingerprint: str = ""  # of everything above: differs exactly when the route changed
 
 
@@ -106,3 +153,6 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     listeners: tuple[ListenerPlan, ...]
     routes: tuple[RoutePlan, ...]
     endpoints: Endpoints
+    security: SecurityPlan = SecurityPlan()
+    address_sets: tuple[AddressSet, ...] = ()  # each list once, however many routes name it
+    access: AccessPlan | None = None

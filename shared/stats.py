@@ -76,6 +76,9 @@ class Snapshot(Struct, kw_only=True):
     connections: int = 0  # open now, with those that have no route yet
     accept_pauses: int = 0  # times accept stopped for want of descriptors
     log_lines_dropped: int = 0
+    access_lines: int = 0  # written to the access log
+    access_lines_dropped: int = 0  # for want of room, or because the file took no more
+    limit_table_full: int = 0  # connections that a limit per address could not count
     listeners: dict[str, ListenerCounts] = field(default_factory=dict)
     routes: dict[str, RouteCounts] = field(default_factory=dict)
 
@@ -86,6 +89,9 @@ class Totals(Struct):
     connections: int = 0
     accept_pauses: int = 0
     log_lines_dropped: int = 0
+    access_lines: int = 0  # written to the access log
+    access_lines_dropped: int = 0  # for want of room, or because the file took no more
+    limit_table_full: int = 0  # connections that a limit per address could not count
     listeners: dict[str, ListenerCounts] = field(default_factory=dict)
     routes: dict[str, RouteCounts] = field(default_factory=dict)
 
@@ -124,6 +130,9 @@ def add(into: Totals, other: Snapshot | Totals) -> None:
     into.connections += other.connections
     into.accept_pauses += other.accept_pauses
     into.log_lines_dropped += other.log_lines_dropped
+    into.access_lines += other.access_lines
+    into.access_lines_dropped += other.access_lines_dropped
+    into.limit_table_full += other.limit_table_full
     for name, counts in other.listeners.items():
         listener = into.listeners.setdefault(name, ListenerCounts())
         listener.accepted += counts.accepted
