@@ -19,11 +19,13 @@ from shared.plan import (
     Plan,
     ProxyPolicy,
     RoutePlan,
+    SecurityPlan,
     TargetPlan,
     Timeouts,
     TlvPlan,
 )
 from shared.units import Address, is_ip
+from supervisor.compile_rules import Rules, access_plan
 from supervisor.config_listeners import (
     MAX_DESCRIPTORS,
     PortKey,
@@ -70,31 +72,37 @@ def compile_plan(
     by_port: dict[PortKey, tuple[int, ...]] = {}
     single: set[int] = set()
     routes: list[RoutePlan] = []
+    rules = Rules()
+    security = rules.compile(config.security)
     for place, route in enabled_routes(config):
         keys = port_keys(route.match.ports)
         for key in keys:
             if key in by_port:
                 continue
             override = overrides.get(key)
-            rules = _policy(policy(config, override))
+            proxy = _policy(policy(config, override))
             bound = addresses(config, key, override)
             by_port[key] = tuple(listener_ids.id_of(address) for address in bound)
             for id_, address in zip(by_port[key], bound, strict=True):
-                listeners[id_] = _listener(id_, address, slots, rules)
+                listeners[id_] = _listener(id_, address, slots, proxy)
         own = frozenset(id_ for key, is_own in keys.items() if is_own for id_ in by_port[key])
         single |= own
         ids = tuple(sorted(id_ for key in keys for id_ in by_port[key]))
-        routes.append(_route(config, route, place, ids, own))
+        plan = _route(config, route, place, ids, own)
+        routes.append(_with_rules(plan, rules, rules.compile_route(route.security)))
     fitted = _fit(listeners, single, descriptors)
     return Plan(
         generation=generation,
         listeners=tuple(fitted[id_] for id_ in sorted(fitted)),
         routes=tuple(routes),
         endpoints=endpoints,
+        security=security,
+        address_sets=tuple(rules.sets),
+        access=access_plan(config.log.access),
     )
 
 
-def _listener(id_: int, address: Address, slots: int, rules: ProxyPolicy) -> ListenerPlan:
+def _listener(id_: int, address: Address, slots: int, proxy: ProxyPolicy) -> ListenerPlan:
     return ListenerPlan(
         id=id_,
         name=str(address),
@@ -102,7 +110,7 @@ def _listener(id_: int, address: Address, slots: int, rules: ProxyPolicy) -> Lis
         port=address.port,
         path=address.path,
         sockets=1 if address.path else slots,
-        proxy=rules,
+        proxy=proxy,
     )
 
 
@@ -141,7 +149,7 @@ def _route(
 ) -> RoutePlan:
     action = route.action
     half_open = config.half_open if action.half_open is None else action.half_open
-    plan = RoutePlan(
+    return RoutePlan(
         name=str(route.name),
         order=place,
         listeners=listeners,
@@ -155,14 +163,17 @@ def _route(
         timeouts=_timeouts(config, route),
         half_open=half_open,
     )
-    return structs.replace(plan, fingerprint=_fingerprint(plan))
 
 
-def _fingerprint(plan: RoutePlan) -> str:
-    """Equal exactly for equal routes. The place in the file is left out: a route that is written
-    above another does not change it."""
-    content = _encode(structs.replace(plan, order=0, fingerprint=""))
-    return hashlib.blake2b(content, digest_size=_FINGERPRINT_BYTES).hexdigest()
+def _with_rules(plan: RoutePlan, rules: Rules, security: SecurityPlan | None) -> RoutePlan:
+    """The plan with its rules and its fingerprint, which is equal exactly for equal routes.
+
+    The place in the file is left out: a route that is written above another does not change it;
+    and so are the places of lists among the sets of this generation.
+    """
+    content = _encode((structs.replace(plan, order=0), rules.content(security)))
+    digest = hashlib.blake2b(content, digest_size=_FINGERPRINT_BYTES).hexdigest()
+    return structs.replace(plan, security=security, fingerprint=digest)
 
 
 def _target(target: Target) -> TargetPlan:

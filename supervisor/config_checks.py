@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct, field
 from msgspec.structs import fields
 
 from shared.config import Config, ListenerOverride, Route, decode_hook
@@ -21,6 +20,7 @@ from shared.proxy_protocol import encode_v2
 from shared.proxy_protocol.v2 import V2_FIXED_BYTES, V2_MAX_LENGTH
 from shared.route_order import Rank, order_key
 from shared.units import short
+from supervisor.config_findings import Findings
 from supervisor.config_listeners import (
     MAX_DESCRIPTORS,
     WILDCARDS,
@@ -32,49 +32,23 @@ from supervisor.config_listeners import (
     policy,
     port_keys,
 )
-from supervisor.config_positions import Path, Positions, path_text
+from supervisor.config_lists import ListFiles
+from supervisor.config_positions import Path, Positions
+from supervisor.config_security import check_access_log, check_security
 from supervisor.config_walk import REFUSALS
 
 _EVERYONE: Final = frozenset({"0.0.0.0/0", "::/0"})
 
 
-class Findings(Struct):
-    """What the checks found; the places in a list of routes or listeners are those of the file."""
+def check_config(config: Config, positions: Positions, lists: ListFiles) -> Findings:
+    """Everything that can be said about a config whose types are right.
 
-    positions: Positions
-    route_places: list[int] = field(default_factory=list)  # of config.routes; empty: the same
-    listener_places: list[int] = field(default_factory=list)
-    errors: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
-
-    def route(self, index: int, *rest: str | int) -> Path:
-        """Path of a route of the config, or of something in it."""
-        return ("routes", self.route_places[index] if self.route_places else index, *rest)
-
-    def listener(self, index: int, *rest: str | int) -> Path:
-        """Path of an entry of ``listeners``, or of something in it."""
-        return ("listeners", self.listener_places[index] if self.listener_places else index, *rest)
-
-    def error(self, path: Path, message: str, hint: str = "", code: str = "conflict") -> None:
-        """Note what refuses the config."""
-        self.errors.append(self.positions.problem(path, message, code=code, hint=hint))
-
-    def warn(self, path: Path, message: str, hint: str = "", code: str = "doubtful") -> None:
-        """Note what is shown and accepted."""
-        self.warnings.append(self.positions.problem(path, message, code=code, hint=hint))
-
-    def seen_at(self, path: Path) -> str:
-        """A hint: where the first of two stands."""
-        mark = self.positions.mark(path)
-        return f"first at {path_text(path)}" + (f", line {mark.line}" if mark else "")
-
-
-def check_config(config: Config, positions: Positions) -> Findings:
-    """Everything that can be said about a config whose types are right."""
+    Gives its entries of ``allow`` and ``block`` the content of their list files.
+    """
     found = Findings(positions)
     names = [(index, str(route.name)) for index, route in enumerate(config.routes)]
     _check_names(names, found)
-    _check_all(config, found)
+    _check_all(config, found, lists)
     if not enabled_routes(config):
         found.warn(("routes",), "no route is enabled: nothing is served")
     _check_trust(config, found)
@@ -84,7 +58,7 @@ def check_config(config: Config, positions: Positions) -> Findings:
     return found
 
 
-def check_parts(raw: Any, positions: Positions) -> list[Problem]:
+def check_parts(raw: Any, positions: Positions, lists: ListFiles) -> list[Problem]:
     """The errors of the parts of a damaged config that are sound by themselves."""
     if not isinstance(raw, dict):
         return []
@@ -98,7 +72,7 @@ def check_parts(raw: Any, positions: Positions) -> list[Problem]:
     listener_places, listeners = _sound_items(raw.get("listeners"), ListenerOverride)
     found = Findings(positions, route_places, listener_places)
     _check_names(_names(raw.get("routes")), found)
-    _check_all(Config(**parts, routes=routes, listeners=listeners), found)
+    _check_all(Config(**parts, routes=routes, listeners=listeners), found, lists)
     return found.errors
 
 
@@ -136,12 +110,14 @@ def _check_names(names: list[tuple[int, str]], found: Findings) -> None:
         found.error(path, f"duplicate route name {short(name)}", hint, code="duplicate_name")
 
 
-def _check_all(config: Config, found: Findings) -> None:
+def _check_all(config: Config, found: Findings, lists: ListFiles) -> None:
     """The checks that hold for a part of a config as well."""
     _check_workers(config, found)
     _check_listen(list(config.listen), ("listen",), found)
     _check_listeners(config, found)
     _check_policies(config, found)
+    check_security(config, found, lists)
+    check_access_log(config, found, lists.directory)
     for index, route in enumerate(config.routes):
         _check_action(route, index, found)
     _check_ports(config, found)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from pathlib import Path as FilePath
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.config import Config, decode_hook
 from shared.errors import ConfigError, Problem
 from supervisor.config_checks import check_config, check_parts
 from supervisor.config_json import parse_json
+from supervisor.config_lists import ListFiles
 from supervisor.config_positions import Mark, Positions, sort_key
+from supervisor.config_read import ReadError, read_file
 from supervisor.config_walk import REFUSALS, check_structure
 from supervisor.config_yaml import MAX_DEPTH, mark_of_offset, parse_yaml
 
@@ -34,6 +36,7 @@ FORMATS: Final[dict[str, Format]] = {
     ".json": "json",
     ".toml": "toml",
 }
+_HERE: Final = FilePath()
 _TOML_PLACE: Final = re.compile(r" \(at line ([0-9]+), column ([0-9]+)\)\Z")
 # Where a line ends for the parser that counts them; libyaml keeps to YAML 1.1 here.
 _LINES: Final = {
@@ -66,7 +69,7 @@ def load(path: FilePath) -> Loaded:
         known = ", ".join(FORMATS)
         message = f"unknown suffix '{path.suffix}'" if path.suffix else "the name has no suffix"
         raise _refused(name, message, f"the suffix tells the format: {known}")
-    return load_bytes(_read(path), name, format_)
+    return load_bytes(_read(path), name, format_, path.parent)
 
 
 def _refused(name: str, message: str, hint: str = "") -> ConfigError:
@@ -74,33 +77,21 @@ def _refused(name: str, message: str, hint: str = "") -> ConfigError:
 
 
 def _read(path: FilePath) -> bytes:
-    """The file's bytes. Never waits: a FIFO or a device is refused."""
+    """The file's bytes, as `supervisor.config_read` gives them."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise _refused(str(path), f"cannot be read: {reason}") from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise _refused(str(path), "is a directory", "name the file")
-        if not stat.S_ISREG(mode):
-            raise _refused(str(path), "is no regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise _refused(str(path), f"cannot be read: {exc.strerror}") from None
-    finally:
-        os.close(descriptor)
+        return read_file(path, MAX_FILE_BYTES)
+    except ReadError as error:
+        raise _refused(str(path), error.reason, error.hint) from None
 
 
-def load_bytes(data: bytes, name: str, format_: Format) -> Loaded:
+def load_bytes(data: bytes, name: str, format_: Format, directory: FilePath = _HERE) -> Loaded:
     """Check the bytes of a config; ``name`` stands for the file in messages.
 
-    ConfigError with every problem.
+    ``directory`` is where the relative paths in it start. ConfigError with every problem.
     """
     text = _text(data, name)
     positions = Positions(name, _LINES[format_].split(text) if format_ in _LINES else [])
+    lists = ListFiles(directory)
     raw, problems = _parse(text, format_, positions)
     if raw is None and not problems:
         raise _refused(name, "the file has no content", "`routes` is needed")
@@ -108,13 +99,27 @@ def load_bytes(data: bytes, name: str, format_: Format) -> Loaded:
         config = msgspec.convert(raw, Config, dec_hook=decode_hook)
     except REFUSALS:
         problems += check_structure(raw, positions)
-        problems += check_parts(raw, positions)
-        raise ConfigError(sorted(problems, key=sort_key)) from None
-    found = check_config(config, positions)
+        problems += check_parts(raw, positions, lists)
+        raise ConfigError(_sorted(problems, name)) from None
+    found = check_config(config, positions, lists)
     problems += found.errors
     if problems:
-        raise ConfigError(sorted(problems, key=sort_key))
-    return Loaded(config, sorted(found.warnings, key=sort_key), positions)
+        raise ConfigError(_sorted(problems, name))
+    return Loaded(_placed(config, directory), _sorted(found.warnings, name), positions)
+
+
+def _sorted(problems: list[Problem], name: str) -> list[Problem]:
+    """Those of the config itself first, then list file by list file."""
+    return sorted(problems, key=lambda each: (each.file != name, each.file, *sort_key(each)))
+
+
+def _placed(config: Config, directory: FilePath) -> Config:
+    """The config with its access log's path absolute: workers know no config file."""
+    access = config.log.access
+    if access is None:
+        return config
+    path = os.path.join(os.path.abspath(directory), access.file)
+    return replace(config, log=replace(config.log, access=replace(access, file=path)))
 
 
 def _text(data: bytes, name: str) -> str:

@@ -70,16 +70,14 @@ class Positions(Struct):
         """The line, cut to a window around the column where it is long."""
         if not 1 <= mark.line <= len(self.lines):
             return ""
+        line = self.lines[mark.line - 1]
+        start = 0
+        if len(line) > MAX_SOURCE_CHARACTERS:
+            start = max(0, mark.col - 1 - _BEFORE_CARET)
+            line = line[start : start + MAX_SOURCE_CHARACTERS]
         # Control characters of a file must not reach the terminal that shows the message.
-        line = "".join(
-            char if char.isprintable() or char == "\t" else "\ufffd"
-            for char in self.lines[mark.line - 1]
-        )
-        if len(line) <= MAX_SOURCE_CHARACTERS:
-            return line
-        start = max(0, mark.col - 1 - _BEFORE_CARET)
-        window = line[start : start + MAX_SOURCE_CHARACTERS]
-        return _CUT + window[1:] if start else window
+        shown = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in line)
+        return _CUT + shown[1:] if start else shown
 
 
 def path_text(path: Path) -> str:

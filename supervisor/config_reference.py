@@ -6,6 +6,7 @@ Prints docs/config.md; a test compares the two, so that the page cannot drift fr
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -13,9 +14,11 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
+from shared.access_format import FIELDS
 from shared.config import Config, ConfigStruct
 from shared.config.scalars import Seconds, TextOrFields
 
+_WIDTH: Final = 100
 _INTRO: Final = """\
 # Config reference
 
@@ -30,6 +33,9 @@ with the path of the key).
 - **duration**: `"250ms"`, `"5s"`, `"2m"`, `"4h"`, or a number of seconds.
 - **address**: `"host:port"`, `"[v6]:port"`, `"unix:/path"` (at most 107 bytes of path).
 - **port**: a number, a range such as `"8000-8010"`, or `"unix:/path"`.
+- **who may connect**: an address, a CIDR, a range `"10.0.0.1-10.0.0.9"` (IPv6 too), a glob
+  `"192.168.1.*"` (whole numbers at the end of an IPv4 address, `"10.*"` too), or
+  `"file:lists/a.txt"`: a file with one of these a line, and comments after `#`.
 
 Keys listed as *not available yet* belong to the format and are refused by name, so that no
 setting is silently without effect.
@@ -52,6 +58,19 @@ _OUTRO: Final = """\
   address.
 - A host name in `targets` or `trusted` is resolved again every `dns_refresh`. One that does not
   resolve is a target that is down; the last good addresses stay in use while DNS fails.
+- Access rules and limits see the client's address: the PROXY header's where one was believed, else
+  the peer's; IPv4-mapped IPv6 counts as IPv4. `block` beats `allow`. The global `security` is asked
+  first, then that of the route that was chosen; it never decides which route that is. A client on
+  a Unix socket has no address: it is in no list, so any `allow` refuses it, and it meets no limit
+  per address.
+- A relative path of a list file or of `log.access.file` starts at the directory of the config file.
+  List files are read when the config is checked, so again at each reload: by the supervisor only,
+  64 MiB and a million entries at most. A config or list that goes on changing while it is read is
+  refused; write it under another name and rename it.
+- Limits hold over all workers together. `connection_rate_per_ip: "300/1m"`: within any minute, 300
+  new connections of one address (IPv6: of its /64 network).
+- A template of `log.access.format` is text with fields; `{{` and `}}` are braces. The fields, as in
+  the JSON: FIELDS.
 - TLVs need `send_proxy: v2`. Families that differ go out as IPv4-mapped IPv6.
 - The ports of all routes, times the addresses of `listen`, times `max_workers`, may need 4,096
   listening sockets. Beyond that, ports that only ranges name get one shared socket each; if that
@@ -63,8 +82,14 @@ def reference() -> str:
     """The page, as Markdown."""
     parts = [_INTRO]
     parts += [_section(path, struct) for path, struct in _structs("", Config)]
-    parts.append(_OUTRO)
+    parts.append(_OUTRO.replace("FIELDS", _access_fields()))
     return "\n".join(parts)
+
+
+def _access_fields() -> str:
+    """The names, broken into lines that follow on from "  the JSON: "."""
+    text = ", ".join(f"`{{{name}}}`" for name in FIELDS)
+    return textwrap.fill("  the JSON: " + text, _WIDTH, subsequent_indent="  ")[12:]
 
 
 def _structs(path: str, struct: type[ConfigStruct]) -> Iterator[tuple[str, type[ConfigStruct]]]:

@@ -1,13 +1,14 @@
 """The types of the config file. Only the supervisor uses them; a worker gets a plan."""
 
+from shared.config.base import ConfigStruct
+from shared.config.logs import AccessLog, Log
 from shared.config.scalars import Source, decode_hook
+from shared.config.security import AddressEntry, RateLimit, RouteSecurity, Security
 from shared.config.structs import (
     Action,
     Admin,
     Config,
-    ConfigStruct,
     ListenerOverride,
-    Log,
     Match,
     ProxyProtocol,
     ProxyProtocolOverride,
@@ -20,7 +21,9 @@ from shared.config.structs import (
 )
 
 __all__ = [
+    "AccessLog",
     "Action",
+    "AddressEntry",
     "Admin",
     "Config",
     "ConfigStruct",
@@ -29,8 +32,11 @@ __all__ = [
     "Match",
     "ProxyProtocol",
     "ProxyProtocolOverride",
+    "RateLimit",
     "Route",
+    "RouteSecurity",
     "RouteTimeouts",
+    "Security",
     "Source",
     "Target",
     "TargetFields",

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct, field
-from msgspec.structs import force_setattr
 
+from shared.config.base import ConfigStruct, doc
+from shared.config.logs import Log
 from shared.config.scalars import (
     DialHost,
     IpText,
@@ -29,6 +30,7 @@ from shared.config.scalars import (
     Version,
     decode_hook,
 )
+from shared.config.security import LIMITS, RouteSecurity, Security
 from shared.units import Address, kind_of, parse_address
 
 KeepAlive = Literal["standard", "extended", "immortal"]
@@ -36,35 +38,6 @@ TlvName = Literal["authority", "alpn", "ssl", "unique_id", "crc32c", "received"]
 ProxyVersion = Literal["v1", "v2"]
 MAX_WORKERS: Final = 1024  # as many processes on one machine help nobody
 MAX_WEIGHT: Final = 256  # as HAProxy's `weight`
-
-
-def doc(text: str) -> Meta:
-    """The description of a key, for the reference."""
-    return Meta(description=text)
-
-
-class ConfigStruct(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base: immutable, and a misspelt key is an error.
-
-    ``elsewhere`` names keys that belong to another place, for the hint. ``plain`` names fields
-    whose checked values become plain float, str or list of str, which msgspec can encode.
-    """
-
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-    not_yet_values: ClassVar[dict[str, frozenset[str]]] = {}
-    elsewhere: ClassVar[dict[str, str]] = {}
-    plain: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        """Let go of the classes that checked the values (`shared.config.scalars`)."""
-        for name in self.plain:
-            value = getattr(self, name)
-            if isinstance(value, float):
-                force_setattr(self, name, float(value))
-            elif isinstance(value, str):
-                force_setattr(self, name, str(value))
-            elif isinstance(value, list):
-                force_setattr(self, name, [str(item) for item in value])
 
 
 class Admin(ConfigStruct, frozen=True, kw_only=True):
@@ -82,30 +55,13 @@ class Admin(ConfigStruct, frozen=True, kw_only=True):
         return None if self.listen is None else parse_address(self.listen)
 
 
-class Log(ConfigStruct, frozen=True, kw_only=True):
-    """The operational log."""
-
-    not_yet: ClassVar[frozenset[str]] = frozenset({"access"})
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], doc("The least level that is written")
-    ] = "info"
-    format: Annotated[
-        Literal["auto", "console", "json"],
-        doc("`auto`: `console` on a terminal, else `json`"),
-    ] = "auto"
-    file: Annotated[
-        Annotated[str, Meta(min_length=1)] | None,
-        doc("Path of the log file; null: standard error. USR1 opens it again"),
-    ] = None
-
-
 class ProxyProtocol(ConfigStruct, frozen=True, kw_only=True):
     """What is believed of a PROXY header that a connection begins with."""
 
     plain: ClassVar[tuple[str, ...]] = ("header_timeout",)
-    trusted: Annotated[
-        list[Source], doc("Who may send a header; `[]` means that none is read")
-    ] = []
+    trusted: Annotated[list[Source], doc("Who may send a header; `[]` means that none is read")] = (
+        field(default_factory=list)
+    )
     versions: Annotated[
         list[ProxyVersion], Meta(min_length=1), doc("Versions that are accepted")
     ] = field(default_factory=lambda: ["v1", "v2"])
@@ -294,7 +250,7 @@ class Match(ConfigStruct, frozen=True, kw_only=True):
     ]
     client_ips: Annotated[
         list[NetworkText], doc("The client address must lie in one of these; `[]`: anyone")
-    ] = []
+    ] = field(default_factory=list)
     tls: Annotated[bool | None, doc("true: TLS clients only; false: others only; null: any")] = None
     protocol: Annotated[Literal["tcp"] | None, doc("null is `tcp` too")] = None
 
@@ -323,6 +279,9 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
             {"least_connections", "least_time", "random", "hash", "source", "first", "sticky"}
         ),
     }
+    elsewhere: ClassVar[dict[str, str]] = {
+        "security": "write it in the route, beside `match` and `action`"
+    }
     type: Annotated[Literal["forward"], doc("Relay to one of `targets`")]
     targets: Annotated[list[Target], Meta(min_length=1), doc("Where to dial, by weight")]
     balance: Annotated[Literal["round_robin"], doc("Which target is tried first")] = "round_robin"
@@ -335,7 +294,7 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
             "TLVs of that header, v2 only. `unique_id` is the connection's id; `received` passes "
             "on those that came"
         ),
-    ] = []
+    ] = field(default_factory=list)
     engine: Annotated[Literal["userspace"], doc("How bytes are moved")] = "userspace"
     timeouts: Annotated[RouteTimeouts, doc("Over the global `timeouts`")] = RouteTimeouts()
     keep_alive: Annotated[KeepAlive | None, doc("Over the global `keep_alive`")] = None
@@ -346,19 +305,23 @@ class Route(ConfigStruct, frozen=True, kw_only=True):
     """One route: a match and an action."""
 
     plain: ClassVar[tuple[str, ...]] = ("name",)
-    not_yet: ClassVar[frozenset[str]] = frozenset({"security", "http"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"http"})
     elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("timeouts", "keep_alive", "half_open", "targets"), "write it in `action`"),
         **dict.fromkeys(("ports", "client_ips"), "write it in `match`"),
+        **dict.fromkeys(("allow", "block", *LIMITS), "write it in `security`"),
     }
     name: Annotated[RouteName, doc("Unique; in logs and counters. A route is known by it")]
     enabled: Annotated[bool, doc("false: as if the route were not written")] = True
     priority: Annotated[
         Annotated[int, Meta(ge=-1_000_000, le=1_000_000)], doc("The higher wins")
     ] = 0
-    tags: Annotated[list[str], doc("Words of your own")] = []
+    tags: Annotated[list[str], doc("Words of your own")] = field(default_factory=list)
     description: Annotated[str, doc("For the reader")] = ""
     match: Annotated[Match, doc("Which connections")]
+    security: Annotated[
+        RouteSecurity, doc("Who may use it, and how much; never decides which route wins")
+    ] = RouteSecurity()
     action: Annotated[Action, doc("What to do with them")]
 
 
@@ -366,7 +329,10 @@ class Config(ConfigStruct, frozen=True, kw_only=True):
     """The whole file. Only `routes` is needed."""
 
     plain: ClassVar[tuple[str, ...]] = ("listen", "dns_refresh")
-    not_yet: ClassVar[frozenset[str]] = frozenset({"include", "security", "http", "tests"})
+    elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("allow", "block", *LIMITS), "write it in `security`"
+    )
+    not_yet: ClassVar[frozenset[str]] = frozenset({"include", "http", "tests"})
     version: Annotated[Version, doc("Of this format")] = Version(1)
     listen: Annotated[
         list[IpText], Meta(min_length=1), doc("Every port of a route is bound on each of these")
@@ -380,9 +346,11 @@ class Config(ConfigStruct, frozen=True, kw_only=True):
         doc("Room for more workers without a restart; `auto`: max(2 x workers, CPUs)"),
     ] = "auto"
     admin: Annotated[Admin | None, doc("The admin listener; null turns it off")] = Admin()
-    log: Annotated[Log, doc("The operational log")] = Log()
+    log: Annotated[Log, doc("The logs")] = Log()
     proxy_protocol: Annotated[ProxyProtocol, doc("PROXY headers that come in")] = ProxyProtocol()
-    listeners: Annotated[list[ListenerOverride], doc("Settings of single ports")] = []
+    listeners: Annotated[list[ListenerOverride], doc("Settings of single ports")] = field(
+        default_factory=list
+    )
     timeouts: Annotated[Timeouts, doc("Global timeouts")] = Timeouts()
     keep_alive: Annotated[
         KeepAlive,
@@ -392,4 +360,5 @@ class Config(ConfigStruct, frozen=True, kw_only=True):
     dns_refresh: Annotated[PositiveSeconds, doc("Host names are resolved again this often")] = (
         PositiveSeconds(30)
     )
+    security: Annotated[Security, doc("Who may connect at all, and how much")] = Security()
     routes: Annotated[list[Route], doc("What to serve")]

@@ -14,7 +14,8 @@ from supervisor.compile import ListenerIds, compile_plan, names_of
 from supervisor.config_file import FORMATS, Format, load_bytes
 from supervisor.config_positions import render
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").iterdir())
+FOLDER = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 ROUNDS = 250  # per example
 PIECES = [
     *(
@@ -38,7 +39,7 @@ PIECES = [
 def read(data: bytes, format_: Format) -> Config | list[Problem]:
     """The config of the bytes, or what is wrong with them."""
     try:
-        return load_bytes(data, "f", format_).config
+        return load_bytes(data, "f", format_, FOLDER).config
     except ConfigError as exc:
         return exc.problems
 

@@ -10,7 +10,7 @@ from supervisor.config_file import load
 from supervisor.config_reference import reference
 
 DOCS = Path(__file__).parents[2] / "docs"
-EXAMPLES = sorted((DOCS / "examples").iterdir())
+EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.is_file())
 
 
 def test_reference_is_up_to_date() -> None:

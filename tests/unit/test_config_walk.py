@@ -20,7 +20,12 @@ GOOD: dict[str, Any] = {
     "workers": 2,
     "max_workers": "auto",
     "admin": {"listen": "127.0.0.1:9901"},
-    "log": {"level": "info", "format": "auto", "file": None},
+    "log": {
+        "level": "info",
+        "format": "auto",
+        "file": None,
+        "access": {"file": "a.log", "format": "{client} {end}", "connect": True, "interval": "5s"},
+    },
     "proxy_protocol": {
         "trusted": ["10.0.0.0/8", "lb.example.net"],
         "versions": ["v1"],
@@ -34,6 +39,13 @@ GOOD: dict[str, Any] = {
     "keep_alive": "extended",
     "half_open": True,
     "dns_refresh": "30s",
+    "security": {
+        "allow": ["10.0.0.0/8", "file:lists/a.txt"],
+        "block": ["192.168.1.*", "::1-::9"],
+        "max_connections": 5,
+        "max_connections_per_ip": 0,
+        "connection_rate_per_ip": "300/1m",
+    },
     "routes": [
         {
             "name": "a",
@@ -47,6 +59,7 @@ GOOD: dict[str, Any] = {
                 "tls": None,
                 "protocol": "tcp",
             },
+            "security": {"allow": [], "block": ["::1"], "connection_rate_per_ip": None},
             "action": {
                 "type": "forward",
                 "targets": ["a:1", {"host": "b", "port": "preserve", "weight": 2}],
@@ -71,8 +84,12 @@ VALUES: list[Any] = [
     *("5s", "0s", "auto", "preserve", "a:1", "10.0.0.0/8", "unix:/x", "unix:" + "x" * 200, "alpn"),
     *("forward", "redirect", "handler", "::1", "\ud800", "\0", [], {}, [1], [[]], {"a": 1}),
     *({"host": "a", "port": 1}, {"type": 1, "value": "x"}, ["a:1"], {"type": "respond"}),
+    *("300/1m", "0/1m", "10.*", "file:x", "json", "combined", "{client}", "{x}", {"file": "x"}),
 ]
-KEYS = ["tragets", "x", "security", "http", "type", "host", "port", "timeouts", "tls", "", "name"]
+KEYS = [
+    *("tragets", "x", "security", "http", "type", "host", "port", "timeouts", "tls", "", "name"),
+    *("allow", "access", "identities"),
+]
 
 
 def paths(data: Any, path: Path = ()) -> list[Path]:
@@ -165,7 +182,7 @@ def route(**changes: Any) -> list[dict[str, Any]]:
     return [{"name": "a", "match": {"ports": [80]}, "action": action(), **changes}]
 
 
-@pytest.mark.parametrize("key", ["include", "security", "http", "tests"])
+@pytest.mark.parametrize("key", ["include", "http", "tests"])
 def test_top_level_keys_not_available(key: str) -> None:
     """A key of the format that is not built is refused by name, also when it is empty."""
     assert found(**{key: []}) == [(key, f"`{key}` is not available yet", "")]
@@ -212,8 +229,23 @@ def test_action_types_not_available(kind: str) -> None:
             "routes[0].match.protocol",
             "http",
         ),
-        ({"routes": route(security={})}, "routes[0].security", "security"),
-        ({"log": {"access": None}}, "log.access", "access"),
+        (
+            {"routes": route(security={"identities": []})},
+            "routes[0].security.identities",
+            "identities",
+        ),
+        ({"routes": route(security={"auth": {}})}, "routes[0].security.auth", "auth"),
+        (
+            {"routes": route(security={"rate_limit": {}})},
+            "routes[0].security.rate_limit",
+            "rate_limit",
+        ),
+        (
+            {"log": {"access": {"file": "x", "format": "combined"}}},
+            "log.access.format",
+            "combined",
+        ),
+        ({"log": {"access": {"file": "x", "format": "ecs"}}}, "log.access.format", "ecs"),
         ({"timeouts": {"response": 0}}, "timeouts.response", "response"),
         ({"timeouts": {"tls_handshake": "1s"}}, "timeouts.tls_handshake", "tls_handshake"),
     ],
@@ -236,6 +268,15 @@ def test_key_in_the_wrong_place() -> None:
     assert found(routes=route(timeouts={}))[0][2] == "write it in `action`"
     inner = action(timeouts={"watchdog": "1s"})
     assert found(routes=route(action=inner))[0][2] == "it is global only: top-level timeouts"
+    inner = action(security={})
+    problem = found(routes=route(action=inner))[0]
+    assert problem[1:] == (
+        "unknown field 'security'",
+        "write it in the route, beside `match` and `action`",
+    )
+    assert found(routes=route(block=[]))[0][2] == "write it in `security`"
+    assert found(max_connections=3)[0][2] == "write it in `security`"
+    assert found(security={"auth": {}})[0][2] == "it belongs to the `security` of a route"
 
 
 def test_misspelt_value() -> None:
