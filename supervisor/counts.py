@@ -7,6 +7,7 @@ base when its worker is gone.
 
 from __future__ import annotations
 
+import heapq
 import mmap
 import os
 from typing import Final
@@ -17,7 +18,6 @@ from shared.errors import InternalError
 
 CELLS: Final = 3
 ROW_BYTES: Final = CELLS * 8
-ROWS: Final = 4096  # workers that live at one time, the draining ones of old sizes included
 
 
 class Counts(Struct, frozen=True):
@@ -35,24 +35,36 @@ class Counts(Struct, frozen=True):
         )
 
 
+class Killed(Struct):
+    """Workers that ended by force, and the counts of all of them together."""
+
+    workers: int = 0
+    accepted: int = 0
+    dialled: int = 0
+    ended: int = 0
+
+
 class CountsTable:
-    """Owner of the memfd. ``fd`` is passed to each worker by the fork server."""
+    """Owner of the memfd. ``fd`` is passed to each worker by the fork server.
 
-    def __init__(self) -> None:
+    ``rows``: workers that live at one time, those that drain included.
+    """
+
+    def __init__(self, rows: int) -> None:
         self.fd = os.memfd_create("proxyctl-counts", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, ROWS * ROW_BYTES)
-        self._map = mmap.mmap(self.fd, ROWS * ROW_BYTES)
+        os.ftruncate(self.fd, rows * ROW_BYTES)
+        self._map = mmap.mmap(self.fd, rows * ROW_BYTES)
         self._cells = memoryview(self._map).cast("Q")
-        self._free = list(range(ROWS - 1, -1, -1))
-        self._used: set[int] = set()
-        self._base = Counts()
+        self._free = list(range(rows))  # a heap: the lowest first, so that few rows are looked at
+        self._used: dict[int, int] = {}  # row: slot
+        self._base: dict[int, Counts] = {}  # slot: of workers that are gone
 
-    def take(self) -> int:
-        """A row of zeros for a new incarnation."""
+    def take(self, slot: int = 0) -> int:
+        """A row of zeros for a new incarnation in this slot."""
         if not self._free:
-            raise InternalError(f"all {ROWS} rows of the counts table are in use")
-        row = self._free.pop()
-        self._used.add(row)
+            raise InternalError(f"all {len(self._used)} rows of the counts table are in use")
+        row = heapq.heappop(self._free)
+        self._used[row] = slot
         return row
 
     def read(self, row: int) -> Counts:
@@ -60,24 +72,30 @@ class CountsTable:
         start = row * CELLS
         return Counts(*self._cells[start : start + CELLS])
 
-    def fold(self, row: int) -> None:
-        """The row's worker is gone: keep its numbers, free the row."""
-        if row not in self._used:
-            return
-        counts = self.read(row)
+    def fold(self, row: int) -> Counts:
+        """The row's worker is gone: keep its numbers, free the row; returns them as they were."""
+        slot = self._used.pop(row, None)
+        if slot is None:
+            return Counts()
+        left = self.read(row)
         # What it held has ended with it.
-        self._base += Counts(counts.accepted, counts.dialled, max(counts.ended, counts.accepted))
+        counts = Counts(left.accepted, left.dialled, max(left.ended, left.accepted))
+        self._base[slot] = self._base.get(slot, Counts()) + counts
         start = row * CELLS
         for cell in range(start, start + CELLS):
             self._cells[cell] = 0
-        self._used.discard(row)
-        self._free.append(row)
+        heapq.heappush(self._free, row)
+        return left
 
     def total(self) -> Counts:
         """All workers together, dead ones included."""
-        counts = self._base
-        for row in self._used:
-            counts += self.read(row)
+        return sum(self.by_slot().values(), Counts())
+
+    def by_slot(self) -> dict[int, Counts]:
+        """The workers of each slot together, dead ones included; none goes back."""
+        counts = dict(self._base)
+        for row, slot in self._used.items():
+            counts[slot] = counts.get(slot, Counts()) + self.read(row)
         return counts
 
     def close(self) -> None:

@@ -6,10 +6,12 @@ import array
 import asyncio
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +23,7 @@ from shared.messages import Spawn, Spawned, decode_spawned, encode
 _MODULE: Final = "worker.fork_server"
 _ANSWER_S: Final = 10.0  # importing takes a quarter of a second; a loaded machine many times that
 _ANSWER_MAX_BYTES: Final = 65536
+_HASH_SEEDS: Final = 2**32 - 1  # PYTHONHASHSEED takes 1 to this
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 
@@ -37,6 +40,9 @@ class ForkServer:
 
     def __init__(self, log: Logger) -> None:
         self._log = log
+        # Workers find an address in shared memory by Python's hash of it: every fork server of
+        # this run, and so every worker, must have the same key, which nobody else can guess.
+        self._hash_seed = str(1 + secrets.randbelow(_HASH_SEEDS))
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._control: socket.socket | None = None
@@ -59,6 +65,7 @@ class ForkServer:
                     [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env={**os.environ, "PYTHONHASHSEED": self._hash_seed},
                     process_group=0,  # Ctrl-C is for the supervisor alone
                 )
             except OSError:
@@ -72,8 +79,11 @@ class ForkServer:
         loop.add_reader(self._pidfd, self._on_exit)
         self._log.debug("fork server started", fork_server=self._process.pid)
 
-    async def spawn(self, request: Spawn, channel: socket.socket, counts_fd: int) -> int:
-        """Fork a worker; returns its pid. ControlError when that fails or takes too long."""
+    async def spawn(self, request: Spawn, channel: socket.socket, shared: Sequence[int]) -> int:
+        """Fork a worker; returns its pid. ControlError when that fails or takes too long.
+
+        ``shared``: the descriptors of counts and limits.
+        """
         try:
             self.start()
         except OSError as error:
@@ -81,7 +91,7 @@ class ForkServer:
         assert self._control is not None
         answer: asyncio.Future[Spawned] = asyncio.get_running_loop().create_future()
         self._waiting[request.incarnation] = answer
-        descriptors = array.array("i", [channel.fileno(), counts_fd])
+        descriptors = array.array("i", [channel.fileno(), *shared])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
         try:
             # A full queue (BlockingIOError) is a fork server that hangs; so is no answer.

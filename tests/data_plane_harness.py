@@ -30,12 +30,15 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from shared.address_set import build, parse_range
 from shared.messages import Prepare
 from shared.plan import (
+    AccessPlan,
     Endpoints,
     ListenerPlan,
     ProxyPolicy,
     RoutePlan,
+    SecurityPlan,
     TargetPlan,
     Timeouts,
 )
@@ -172,9 +175,17 @@ class Plane:
         return plan
 
     def commit(
-        self, *routes: RoutePlan, addresses: Mapping[str, Sequence[str]] | None = None
+        self,
+        *routes: RoutePlan,
+        addresses: Mapping[str, Sequence[str]] | None = None,
+        sets: Sequence[Sequence[str]] = (),
+        security: SecurityPlan | None = None,
+        access: AccessPlan | None = None,
     ) -> None:
-        """Make these routes, on all listeners so far, the next generation."""
+        """Make these routes, on all listeners so far, the next generation.
+
+        ``sets``: lists of addresses, which rules name by their place.
+        """
         names = {name: tuple(ips) for name, ips in (addresses or {}).items()}
 
         def swap() -> None:
@@ -185,8 +196,13 @@ class Plane:
                     listeners=self.listeners,
                     routes=len(routes),
                     endpoints=Endpoints(addresses=names),
+                    security=security or SecurityPlan(),
+                    address_sets=len(sets),
+                    access=access,
                 )
             )
+            for entries in sets:
+                self.plane.add_set(build(map(parse_range, entries)))
             assert self.plane.add_routes(list(routes)) == len(routes)
             assert self.plane.missing_sockets() == []
             self.plane.commit(number)

@@ -12,8 +12,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shared.errors import InternalError, ProxyctlError
-from shared.messages import Prepare, Prepared, PrepareRoutes, Progress, Refused, WorkerMessage
-from shared.plan import RoutePlan
+from shared.messages import (
+    Prepare,
+    Prepared,
+    PrepareRoutes,
+    PrepareSet,
+    Progress,
+    Refused,
+    WorkerMessage,
+)
+from shared.plan import AddressSet, RoutePlan
 
 _NO_DRAIN_S = 0.0
 
@@ -23,13 +31,15 @@ class Generations(Protocol):
 
     def begin(self, prepare: Prepare) -> None: ...
 
+    def add_set(self, addresses: AddressSet) -> int: ...
+
     def add_routes(self, routes: list[RoutePlan]) -> int: ...
 
     def missing_sockets(self) -> list[tuple[int, int]]: ...
 
     def abort(self) -> None: ...
 
-    def commit(self, generation: int) -> None: ...
+    def commit(self, generation: int) -> tuple[int, int]: ...
 
 
 class Build:
@@ -40,6 +50,7 @@ class Build:
         self._say = say
         self._prepare: Prepare | None = None
         self._came = 0  # routes
+        self._sets = 0  # that have come
         self._prepared = 0  # generation that only waits for its Commit
         self._next_drain_s = _NO_DRAIN_S
         self._is_check_due = False
@@ -49,10 +60,21 @@ class Build:
         """Start over with this generation."""
         self.forget()
         self._prepare = prepare
-        self._came = 0
+        self._came = self._sets = 0
         self._next_drain_s = _NO_DRAIN_S
         try:
             self._plane.begin(prepare)
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._check()
+
+    def add_set(self, message: PrepareSet) -> None:
+        """Build one address set; a straggler is ignored."""
+        if self._prepare is None or self._prepare.generation != message.generation:
+            return
+        try:
+            self._sets = self._plane.add_set(message.addresses)
         except Exception as error:
             self._refuse(error)
             return
@@ -79,13 +101,17 @@ class Build:
             self._is_check_due = True
             loop.call_soon(self._check)
 
-    def commit(self, generation: int) -> None:
-        """Serve by the prepared generation; InternalError when it is not that one."""
+    def commit(self, generation: int) -> tuple[int, int]:
+        """Serve by the prepared generation; InternalError when it is not that one.
+
+        Returns how many connections are kept, and how many are of routes that it has no more.
+        """
         if self._prepared != generation:
             raise InternalError(f"commit of {generation}, but {self._prepared} is prepared")
         self._prepared = 0
-        self._plane.commit(generation)
+        connections = self._plane.commit(generation)
         self.drain_s = self._next_drain_s
+        return connections
 
     def abort(self, generation: int) -> None:
         """Forget this generation."""
@@ -104,7 +130,7 @@ class Build:
     def _check(self) -> None:
         self._is_check_due = False
         prepare = self._prepare
-        if prepare is None or self._came < prepare.routes:
+        if prepare is None or self._came < prepare.routes or self._sets < prepare.address_sets:
             return
         try:
             if self._plane.missing_sockets():

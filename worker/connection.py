@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from shared.stats import CONNECT_BUCKETS
+from worker.accounting import account
 from worker.connection_state import Event, State, step
 from worker.dial import Dial
 from worker.endings import closing_deadline, relay_deadline, reset_given_up, side_ended
+from worker.gate import ENDS
 from worker.guarded import HOLD_S, guard_read, release
 from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     import _socket
 
     from shared.proxy_protocol import ProxyHeader
-    from shared.stats import TargetCounts
     from worker.balancer import Endpoint
     from worker.data_plane import DataPlane
     from worker.generation import Route
@@ -56,14 +57,17 @@ class Connection:
         "accepted_at",
         "active_at",
         "connected_at",
+        "counted_in",
         "cut_at",
         "cut_reason",
         "down",
         "end_reason",
         "endpoint",
+        "first_byte_at",
         "guard",
         "has_keep_alive",
         "header",
+        "header_at",
         "is_quiet",
         "listener",
         "must_reset",
@@ -99,7 +103,8 @@ class Connection:
         self.endpoint: Endpoint | None = None
         self.slot = NO_SLOT  # of the timer wheel
         self.accepted_at = self.routed_at = self.active_at = now
-        self.connected_at = 0.0
+        self.header_at = self.connected_at = self.first_byte_at = 0.0  # 0: it did not happen
+        self.counted_in: tuple[int, ...] = ()  # cells of limits, see `worker/limits.py`
         self.cut_at = NEVER  # drain deadline
         self.cut_reason = End.DRAIN_DEADLINE
         self.end_reason: End | None = None  # who ended first, while the rest is delivered
@@ -132,7 +137,14 @@ class Connection:
     def header_done(self, header: ProxyHeader | None, rest: bytes) -> None:
         """The PROXY header was read, or there is none; ``rest`` is what came behind it."""
         self.header = header
+        self.header_at = now = self.plane.reactor.now
         self.pending = rest
+        gate = self.plane.gates.first
+        if gate is not None:
+            refusal = gate.admit(self, now)
+            if refusal:
+                self.end(ENDS[refusal], gate.why(refusal, self.client[0]))
+                return
         self.choose()
 
     def choose(self) -> None:
@@ -160,6 +172,11 @@ class Connection:
         counts = route.counts
         counts.total += 1
         counts.active += 1
+        if route.gate is not None:
+            refusal = route.gate.admit(self, self.routed_at)
+            if refusal:
+                self.end(ENDS[refusal], route.gate.why(refusal, self.client[0]))
+                return
         if route.is_removed:  # by a reload while its first bytes were awaited
             self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
         self.phase = dial = Dial(self, route)
@@ -210,9 +227,15 @@ class Connection:
             side_ended(self, down)
         if self.state is not RELAYING and self.state is not HALF_CLOSED:
             return
-        up.is_fast = not (up.outbox or up.is_reset)
+        up.is_fast = is_free = not (up.outbox or up.is_reset)
+        access = plane.access
+        if access.is_on:
+            up.awaits_first = True  # its first bytes take the slow way, and are seen there
+            up.is_fast = False
+            if access.wants_connect:
+                access.line(self, None, self.connected_at)
         guard = self.guard
-        down.is_fast = up.is_fast and not down.has_ended and guard is None
+        down.is_fast = is_free and not down.has_ended and guard is None
         # The dial's deadline still stands in the wheel; its slot works out the next one.
         if route.has_short_timeouts:
             self.rearm()
@@ -284,55 +307,6 @@ class Connection:
         """Let ``side`` read on after the others of this batch."""
         self.plane.reactor.again.append(side.pump)
 
-    def account(self, now: float) -> bool:
-        """Put the bytes since the last account into the counters; False: nothing to come back for.
-
-        Once a tick for connections that were touched, so that a message pays for two integers and
-        not for six. The last activity is as coarse as the timeouts that it serves.
-        """
-        route, up, down = self.route, self.up, self.down
-        if route is None or up is None or self.endpoint is None:
-            return False
-        came, went = down.received - down.counted, up.received - up.counted
-        is_idle = not (came or went)
-        counts, target = route.counts, self.endpoint.target.counts
-        if not is_idle:
-            self.active_at = now
-            counts.received += came
-            down.counted = down.received
-            target.received += went
-            up.counted = up.received
-        is_waiting = down.outbox or up.outbox or self.guard is not None
-        if is_waiting or down.pipe is not None or up.pipe is not None:
-            self._account_passed(route, down, up, target, now)
-        else:
-            target.sent += down.received - down.passed
-            down.passed = down.received
-            counts.sent += up.received - up.passed
-            up.passed = up.received
-            return not is_idle
-        if is_idle:  # a pipe is for those who use it
-            for side in (down, up):
-                if side.pipe is not None and not side.pipe.held:
-                    side.release_pipe()
-        return not is_idle or down.pipe is not None or up.pipe is not None
-
-    def _account_passed(
-        self, route: Route, down: Side, up: Side, target: TargetCounts, now: float
-    ) -> None:
-        """Count as sent what does not wait here; a slow reader is not idle."""
-        held = 0 if self.guard is None else self.guard.held
-        passed = max(down.passed, down.received - up.pending() - held)
-        if passed != down.passed:
-            self.active_at = now
-            target.sent += passed - down.passed
-            down.passed = passed
-        passed = max(up.passed, up.received - down.pending())
-        if passed != up.passed:
-            self.active_at = now
-            route.counts.sent += passed - up.passed
-            up.passed = passed
-
     def end(self, reason: End, detail: str = "") -> None:
         """Close both sockets and leave every table; the first reason counts, once.
 
@@ -343,7 +317,7 @@ class Connection:
         self.state = step(self.state, END)
         plane, down, up = self.plane, self.down, self.up
         if up is not None:
-            self.account(plane.reactor.now)
+            account(self, plane.reactor.now)
         elif isinstance(self.phase, Dial):
             self.phase.abandon()
         self.phase = None
@@ -367,11 +341,18 @@ class Connection:
         if self.slot != NO_SLOT:
             plane.wheel.discard(self)
         plane.touched.discard(self)  # or it would be freed a tick later, out of the cache by then
+        if self.counted_in:
+            plane.limits.leave(self.counted_in)
         plane.ended(self, reason, detail)
 
     def move(self, event: Event) -> None:
         """The only place where the state changes, but for `end`."""
         self.state = step(self.state, event)
+
+    @property
+    def has_own_address(self) -> bool:
+        """False for a balancer's own connection (LOCAL, UNKNOWN): it meets no limit per address."""
+        return self.header is None or self.header.has_addresses
 
     @property
     def is_closing(self) -> bool:

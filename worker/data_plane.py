@@ -12,34 +12,22 @@ from typing import Final
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.messages import Prepare
-from shared.plan import Endpoints, RoutePlan
+from shared.plan import AddressSet, Endpoints, RoutePlan
 from shared.stats import ListenerCounts, Snapshot
-from worker.connection import CELL_ENDED, Connection
+from worker.access import Access
+from worker.accounting import account
+from worker.connection import CELL_ACCEPTED, CELL_ENDED, Address, Connection
+from worker.gate import ENDS, Gate
+from worker.gates import Gates
 from worker.generation import Generation, Lasting
+from worker.limits import Limits, private_limits
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
 from worker.reactor import TICK_S, Reactor
+from worker.refusals import LOGGED, Log, Refusals
 from worker.timer_wheel import TimerWheel
 
-Log = Callable[[str, str, dict[str, str]], None]  # level, message, fields
-
 PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
-NOTES_A_SECOND: Final = 5  # log lines about refused connections, per reason
-
-# What is refused or fails here gets a line; how peers end their connections is only counted.
-LOGGED: Final = frozenset(
-    {
-        End.PROXY_HEADER_INVALID,
-        End.PROXY_HEADER_MISSING,
-        End.PROXY_HEADER_TIMEOUT,
-        End.PROXY_HEADER_UNTRUSTED,
-        End.PROXY_LOCAL,
-        End.NO_ROUTE,
-        End.CONNECT_FAILED,
-        End.CONNECT_TIMEOUT,
-        End.OVERLOAD,
-    }
-)
 
 
 class DataPlane:
@@ -55,9 +43,13 @@ class DataPlane:
         slot: int,
         incarnation: int,
         counts: memoryview | None,
+        limits: Limits | None = None,
         log: Log,
     ) -> None:
-        """``counts``: three unsigned 64-bit cells (accepted, dialled, ended); outlive a kill."""
+        """``counts``: three unsigned 64-bit cells (accepted, dialled, ended); outlive a kill.
+
+        ``limits``: what is counted over all workers; None: this one is alone.
+        """
         self.reactor = Reactor(loop, self._tick, self.on_bug)
         self.wheel: TimerWheel[Connection] = TimerWheel(TICK_S, self.reactor.now)
         self.pipes = PipePool()
@@ -72,8 +64,10 @@ class DataPlane:
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._accept_pauses = 0
         self._pause_note_at = self.reactor.now
-        self._notes: dict[str, int] = {}
-        self._notes_at = self.reactor.now
+        self._refusals = Refusals(self._id_prefix, log, self.reactor.now)
+        self.limits = limits if limits is not None else private_limits()
+        self.gates = Gates(self.limits)
+        self.access = Access(self._id_prefix, log)
         self._lasting = Lasting()
         self._listener_counts: dict[str, ListenerCounts] = {}
         self._held: dict[tuple[int, int], _socket.socket] = {}
@@ -101,16 +95,19 @@ class DataPlane:
 
     def begin(self, prepare: Prepare) -> None:
         """Start to build a generation beside the one that serves."""
-        self._next = Generation(
-            prepare.generation, prepare.listeners, prepare.endpoints, self._lasting
-        )
+        self._next = Generation(prepare, self._lasting, self.limits)
+        self.access.prepare(prepare.access)
+
+    def add_set(self, addresses: AddressSet) -> int:
+        """Build the next address set; returns how many are built."""
+        return self._preparing().add_set(addresses)
 
     def add_routes(self, routes: list[RoutePlan]) -> int:
         """Build one batch of routes; returns how many are built in all."""
         generation = self._preparing()
         try:
             generation.add_routes(routes)
-        except (KeyError, ValueError) as exc:
+        except (LookupError, ValueError) as exc:
             raise WorkerBootError(f"a route of generation {generation.number}: {exc}") from exc
         return len(generation.routes)
 
@@ -126,16 +123,21 @@ class DataPlane:
     def abort(self) -> None:
         """Forget the generation in preparation, and descriptors that only it would need."""
         self._next = None
-        needed = self._current.listeners if self._current is not None else {}
-        for key in [key for key in self._held if key[0] not in needed]:
+        self.access.abort()
+        # A listener on its way out is in no generation; what waits there is accepted yet.
+        for key in [key for key in self._held if key[0] not in self._listeners]:
             self._held.pop(key).close()
 
-    def commit(self, generation: int) -> None:
-        """Serve new connections by the prepared generation; removed routes begin to drain."""
+    def commit(self, generation: int) -> tuple[int, int]:
+        """Serve new connections by the prepared generation; removed routes begin to drain.
+
+        Returns how many connections go on as they are, and how many are of removed routes.
+        """
         new, old = self._preparing(), self._current
         if new.number != generation:
             raise WorkerBootError(f"commit of {generation}, but {new.number} is prepared")
         self._current, self._next = new, None
+        self.access.commit()
         for plan in new.listeners.values():
             listener = self._listeners.get(plan.id)
             if listener is None:
@@ -145,15 +147,23 @@ class DataPlane:
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
             listener.adopt(plan, new.candidates[plan.id].ordered, new.endpoints.addresses)
+        self.gates.adopt(new, self.open)
         removed = set(old.routes) - set(new.routes) if old is not None else set()
         if old is not None and removed:
-            for name in removed:
-                old.routes[name].is_removed = True
-            for conn in list(self.open):
-                if conn.route is not None and conn.route.name in removed:
-                    drain_s = conn.route.plan.timeouts.drain
-                    conn.cut(self.reactor.now + drain_s, End.ROUTE_REMOVED)
+            self._remove(old, removed)
         self._poll_assigned()
+        draining = sum(
+            counts.active for name, counts in self._lasting.counts.items() if name not in new.routes
+        )
+        return len(self.open) - draining, draining
+
+    def _remove(self, old: Generation, removed: set[str]) -> None:
+        for name in removed:
+            old.routes[name].is_removed = True
+        for conn in list(self.open):
+            if conn.route is not None and conn.route.name in removed:
+                drain_s = conn.route.plan.timeouts.drain
+                conn.cut(self.reactor.now + drain_s, End.ROUTE_REMOVED)
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -184,6 +194,10 @@ class DataPlane:
             for index, sock in listener.sockets.items():
                 is_ours = listener.plan.sockets == 1 or index in self._indexes
                 sock.poll(is_served and is_ours and bool(self._indexes))
+
+    def listeners(self) -> list[Listener]:
+        """All that are held, those on their way out included."""
+        return list(self._listeners.values())
 
     def retire(self, listeners: list[int]) -> None:
         """Accept what waits on these listeners until EAGAIN, then close their descriptors."""
@@ -277,12 +291,16 @@ class DataPlane:
     def ended(self, conn: Connection, reason: End, detail: str) -> None:
         """A connection has ended: count it where it belongs."""
         self.open.discard(conn)
+        if self.gates.counts_open:
+            self.limits.open[self.limits.row] = len(self.open)
         self.cells[CELL_ENDED] += 1
         route = conn.route
         ends = conn.listener.counts.refused if route is None else route.counts.ends
         ends[reason] = ends.get(reason, 0) + 1
         if reason in LOGGED:
-            self._note(reason, conn, detail)
+            self._refusals.ended(conn, reason, detail)
+        if self.access.is_on:
+            self.access.line(conn, reason, self.reactor.now)
         if route is not None:
             route.counts.active -= 1
             if conn.endpoint is not None:
@@ -294,24 +312,19 @@ class DataPlane:
                 self._drained += 1
             self._drained_if_empty()
 
-    def _note(self, end: End, conn: Connection, detail: str) -> None:
-        """One log line on a refused connection, a few a second at the most."""
-        written = self._notes.get(end, 0)
-        self._notes[end] = written + 1
-        if written >= NOTES_A_SECOND:
-            return
-        host, port = conn.peer_address
-        fields = {
-            "id": self.connection_id(conn),
-            "listener": conn.listener.name,
-            "peer": f"{host}:{port}",
-            "end": str(end),
-        }
-        if conn.route is not None:
-            fields["route"] = conn.route.name
-        if detail:
-            fields["detail"] = detail
-        self._log("warning", f"connection refused: {end}", fields)
+    def refuse(self, listener: Listener, peer: Address, refusal: int, gate: Gate) -> None:
+        """Count a connection that was accepted and is closed at once, without a record of it."""
+        end = ENDS[refusal]
+        self.number += 1
+        cells = self.cells
+        cells[CELL_ACCEPTED] += 1
+        cells[CELL_ENDED] += 1
+        counts = listener.counts
+        counts.accepted += 1
+        counts.refused[end] = counts.refused.get(end, 0) + 1
+        self._refusals.refused(self.number, listener, peer, refusal, gate)
+        if self.access.is_on:
+            self.access.refused(self.number, listener, peer, end, self.reactor.now)
 
     def on_bug(self, handler: object, exc: Exception) -> None:
         """A handler raised what it must not: end its connection, keep all others."""
@@ -336,26 +349,18 @@ class DataPlane:
                 self.on_bug(conn, exc)
         if self.is_paused:
             self._end_pause()
-        if now >= self._notes_at + 1.0:
-            self._report_suppressed()
-            self._notes_at = now
+        self._refusals.tick(now)
+        self.gates.tick(now)
+        if self.access.is_on:
+            self.access.tick(now, self.open)
 
     def _account(self, now: float) -> None:
         touched, self.touched = self.touched, set()
         for conn in touched:
             if not conn.is_closed:
                 conn.is_quiet = True
-                if conn.account(now):
+                if account(conn, now):
                     conn.touch()
-
-    def _report_suppressed(self) -> None:
-        for end, written in self._notes.items():
-            if written > NOTES_A_SECOND:
-                more = written - NOTES_A_SECOND
-                self._log(
-                    "warning", f"connections refused: {more} more lines like it", {"end": end}
-                )
-        self._notes = {}
 
     def fill(self, snapshot: Snapshot) -> None:
         """Put the counters of this moment into ``snapshot``."""
@@ -368,6 +373,9 @@ class DataPlane:
                     target.judge(self.reactor.now)
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
+        snapshot.access_lines = self.access.lines
+        snapshot.access_lines_dropped = self.access.dropped
+        snapshot.limit_table_full = self.limits.not_counted
         snapshot.listeners = self._listener_counts
         # A route that nobody has used yet says nothing: thousands of them would be sent for it.
         snapshot.routes = {
@@ -389,6 +397,7 @@ class DataPlane:
             held.close()
         self.reactor.close()
         self.pipes.close()
+        self.access.close()
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None

@@ -26,7 +26,7 @@ from shared.messages import Spawn, Spawned, decode_fork_request, encode
 from worker import runtime
 
 _MESSAGE_MAX_BYTES: Final = 65536
-_DESCRIPTORS: Final = 2  # the worker's end of its socket pair, and the counts memfd
+_DESCRIPTORS: Final = 3  # the worker's end of its socket pair, the memfds of counts and limits
 _INT_BYTES: Final = array.array("i").itemsize
 _CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 
@@ -117,8 +117,8 @@ def _become_worker(spawn: Spawn, descriptors: list[int]) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)
         os.close(null)
-        channel_fd, counts_fd = descriptors
-        code = runtime.run(spawn, socket.socket(fileno=channel_fd), counts_fd)
+        channel_fd, counts_fd, limits_fd = descriptors
+        code = runtime.run(spawn, socket.socket(fileno=channel_fd), counts_fd, limits_fd)
     except BaseException:
         # Whatever it is, it must not climb into the fork server's loop.
         die_note(f"worker {spawn.slot} crashed\n{traceback.format_exc()}")

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from shared.plan import Endpoints, ListenerPlan, RoutePlan
+from shared.address_set import Addresses
+from shared.messages import Prepare
+from shared.plan import AddressSet, Endpoints, RoutePlan
 from shared.route_order import Candidate, Rank, candidates_of, needs_bytes
 from shared.stats import RouteCounts, TargetCounts
 from worker.balancer import Balancer, BalanceState, Target
+from worker.gate import Gate
+from worker.limits import Limits
 from worker.proxy_out import header_builder
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class Route:
     __slots__ = (
         "balancer",
         "counts",
+        "gate",
         "has_short_timeouts",
         "is_removed",
         "name",
@@ -47,8 +52,11 @@ class Route:
         "send_header",
     )
 
-    def __init__(self, plan: RoutePlan, lasting: Lasting, endpoints: Endpoints) -> None:
+    def __init__(
+        self, plan: RoutePlan, lasting: Lasting, endpoints: Endpoints, gate: Gate | None = None
+    ) -> None:
         self.plan = plan
+        self.gate = gate
         self.name = plan.name
         self.counts, state = lasting.of(plan.name)
         self.needs_bytes = needs_bytes(plan)
@@ -94,20 +102,34 @@ class Candidates:
 class Generation:
     """The routes by name, and per listener the candidates in the order in which they win."""
 
-    def __init__(
-        self, number: int, listeners: list[ListenerPlan], endpoints: Endpoints, lasting: Lasting
-    ) -> None:
-        self.number = number
-        self.listeners = {plan.id: plan for plan in listeners}
-        self.endpoints = endpoints
+    def __init__(self, prepare: Prepare, lasting: Lasting, limits: Limits) -> None:
+        self.number = prepare.generation
+        self.listeners = {plan.id: plan for plan in prepare.listeners}
+        self.endpoints = prepare.endpoints
+        self._security = prepare.security
+        self._sets: list[Addresses] = []
+        self._limits = limits
         self.routes: dict[str, Route] = {}
-        self.candidates = {plan.id: Candidates() for plan in listeners}
+        self.candidates = {id_: Candidates() for id_ in self.listeners}
         self._lasting = lasting
 
+    def add_set(self, addresses: AddressSet) -> int:
+        """The next address set that rules name; returns how many there are."""
+        self._sets.append(Addresses(addresses))
+        return len(self._sets)
+
+    def gate(self) -> Gate | None:
+        """Of everyone; None where nothing is refused. All sets have come by now."""
+        gate = Gate("", self._security, self._sets, self._limits)
+        return None if gate.is_open else gate
+
     def add_routes(self, plans: list[RoutePlan]) -> None:
-        """Build one batch; KeyError and ValueError for a plan that makes no sense."""
+        """Build one batch; LookupError and ValueError for a plan that makes no sense."""
         for plan in plans:
-            route = Route(plan, self._lasting, self.endpoints)
+            gate = None
+            if plan.security is not None:
+                gate = Gate(plan.name, plan.security, self._sets, self._limits)
+            route = Route(plan, self._lasting, self.endpoints, gate)
             self.routes[plan.name] = route
             for listener in plan.listeners:
                 self.candidates[listener].add(route, listener)

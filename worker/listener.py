@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from shared.route_order import Candidate
 from shared.stats import ListenerCounts
 from worker.connection import CELL_ACCEPTED, Address, Connection
 from worker.generation import Route
+from worker.limits import NOT_COUNTED
 from worker.reactor import IN
 
 if TYPE_CHECKING:
@@ -96,7 +98,9 @@ class Listener:
         self.only_route: Route | None = None
         self._candidates: list[tuple[Candidate, Route]] = []
         wildcard = plan.host in ("0.0.0.0", "::")
-        self._destination: Address | None = None if wildcard else (plan.host, plan.port)
+        # Of one that was refused at accept, a wildcard's own address is all that is known.
+        self.known_destination: Address = (plan.host, plan.port)
+        self._destination = None if wildcard else self.known_destination
 
     def adopt(
         self,
@@ -188,6 +192,7 @@ class ListenSocket:
         """Accept up to ``most`` connections; False when none waits any more, or none can be had."""
         plane, listener = self.plane, self.listener
         family = int(self.sock.family)
+        limits = plane.limits
         accept = self.sock._accept  # type: ignore[attr-defined] # accept4 without an object around it
         for _ in range(most):
             try:
@@ -200,9 +205,26 @@ class ListenSocket:
                 plane.pause_accept(exc)
                 return False
             peer = address if family == AF_INET else plain_address(address)
+            gate = plane.gates.first
+            if gate is not None:
+                policy = listener.policy
+                if policy.reads_headers and policy.trusts(peer[0]):
+                    cell = gate.enter_unknown(len(plane.open))
+                else:
+                    cell = gate.enter(peer[0], len(plane.open), plane.reactor.now)
+                if cell < NOT_COUNTED:  # before anything was made for it
+                    os.close(fd)
+                    plane.refuse(listener, peer, cell, gate)
+                    continue
             sock = _socket.socket(family, STREAM, 0, fd)
             conn = Connection(plane, listener, sock, fd, peer)
-            plane.open.add(conn)
+            open_ = plane.open
+            open_.add(conn)
+            if gate is not None:
+                if cell >= 0:
+                    conn.counted_in = (cell,)
+                if gate.most:
+                    limits.open[limits.row] = len(open_)
             plane.cells[CELL_ACCEPTED] += 1
             listener.counts.accepted += 1
             try:

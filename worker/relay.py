@@ -48,6 +48,7 @@ class Side:
     """
 
     __slots__ = (
+        "awaits_first",
         "conn",
         "counted",
         "fd",
@@ -78,6 +79,7 @@ class Side:
         self.passed = 0  # of received: counted as sent to the peer
         self.full_reads = 0  # in a row; with a pipe: small moves in a row
         self.is_fast = False
+        self.awaits_first = False  # the instant of the first bytes from it is wanted
         self.has_ended = False  # FIN was read
         self.is_shut = False  # FIN was sent
         self.is_reset = False  # RST came; what was read before it is still delivered
@@ -86,7 +88,8 @@ class Side:
         """Work out ``is_fast`` anew, after anything it depends on has changed."""
         peer = self.peer
         self.is_fast = peer is not None and not (
-            self.outbox
+            self.awaits_first
+            or self.outbox
             or peer.outbox
             or self.pipe is not None
             or peer.pipe is not None
@@ -148,6 +151,13 @@ class Side:
         if peer is None:
             self.conn.early(events)
             return
+        if self.awaits_first and events != OUT:
+            self.awaits_first = False
+            self.conn.first_byte_at = self.conn.plane.reactor.now
+            self.settle()
+            if self.is_fast:
+                self.ready(events)
+                return
         self.flush()
         if self.peer is None or self.conn.is_closing:
             return

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvloop
 
@@ -35,6 +35,7 @@ from shared.messages import (
     LogsReopened,
     Prepare,
     PrepareRoutes,
+    PrepareSet,
     ReopenLogs,
     Resolve,
     Retire,
@@ -48,7 +49,8 @@ from worker.build import Build
 from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
 from worker.descriptors import DescriptorChannel
-from worker.orphan import OrphanLock
+from worker.limits import Limits
+from worker.orphan import OrphanLock, stop_accepting
 
 # Blocked from before the fork until the handlers stand: an early TERM must not kill a worker.
 SIGNALS: Final = (
@@ -67,7 +69,7 @@ EXIT_UNUSED: Final = 75  # EX_TEMPFAIL: the supervisor was gone before there was
 _COUNT_CELLS: Final = 3  # accepted, dialled, ended
 
 
-def run(spawn: Spawn, channel: socket.socket, counts_fd: int) -> int:
+def run(spawn: Spawn, channel: socket.socket, counts_fd: int, limits_fd: int) -> int:
     """Be a worker until told to end; returns the exit status. Called in the forked process."""
     settings = LogSettings(level=spawn.log_level, format=spawn.log_format, file=spawn.log_file)
     fields = {"component": "worker", "slot": spawn.slot, "pid": os.getpid()}
@@ -79,20 +81,32 @@ def run(spawn: Spawn, channel: socket.socket, counts_fd: int) -> int:
     counts = mmap.mmap(counts_fd, 0)
     cells = memoryview(counts).cast("Q")
     first = spawn.counts_row * _COUNT_CELLS
-    row = cells[first : first + _COUNT_CELLS]
+    shared = Shared(
+        counts=cells[first : first + _COUNT_CELLS],
+        limits=Limits(mmap.mmap(limits_fd, 0), spawn.counts_row),
+    )
+    for fd in (counts_fd, limits_fd):
+        os.close(fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_main(spawn, channel, row, logging))
+        return runner.run(_main(spawn, channel, shared, logging))
 
 
-async def _main(spawn: Spawn, channel: socket.socket, counts: memoryview, logging: Logging) -> int:
-    return await _Worker(spawn, channel, counts, logging).run()
+async def _main(spawn: Spawn, channel: socket.socket, shared: Shared, logging: Logging) -> int:
+    return await _Worker(spawn, channel, shared, logging).run()
+
+
+class Shared(NamedTuple):
+    """What this worker has of the memory that all share: its row of counts, and the limits."""
+
+    counts: memoryview
+    limits: Limits
 
 
 class _Worker:
     """Glue between the supervisor's messages and the data plane."""
 
     def __init__(
-        self, spawn: Spawn, channel: socket.socket, counts: memoryview, logging: Logging
+        self, spawn: Spawn, channel: socket.socket, shared: Shared, logging: Logging
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._spawn = spawn
@@ -104,7 +118,8 @@ class _Worker:
             self._loop,
             slot=spawn.slot,
             incarnation=spawn.incarnation,
-            counts=counts,
+            counts=shared.counts,
+            limits=shared.limits,
             log=self._log_event,
         )
         self._client = ControlClient(spawn, os.getpid())
@@ -118,6 +133,7 @@ class _Worker:
         self._is_orphan = False
         self._orphan_lock: OrphanLock | None = None
         self._is_draining = False
+        self._has_term = False  # as an orphan
         self._lag_s = 0.0
 
     async def run(self) -> int:
@@ -150,6 +166,7 @@ class _Worker:
 
     async def _say_goodbye(self, code: int) -> None:
         self._channel.close()
+        self._plane.access.close()  # its last lines are counted in the last snapshot
         if self._is_orphan:
             if self._orphan_lock:
                 self._orphan_lock.close()
@@ -182,10 +199,17 @@ class _Worker:
     def _on_terminate(self) -> None:
         if not self._is_orphan:
             self._client.say(Leaving())  # it hands our listeners over first
-        elif self._is_draining:
+        elif self._has_term:
             self._stop()
         else:
-            self._drain(Drain(deadline_s=self._build.drain_s, close_listeners=True))
+            self._has_term = True
+            self._tasks.append(self._loop.create_task(self._guarded(self._leave_alone())))
+
+    async def _leave_alone(self) -> None:
+        """An orphan retires its ports as a full stop does, unless other orphans serve them on."""
+        if self._orphan_lock is None or self._orphan_lock.leave():
+            await stop_accepting(self._plane.listeners())
+        self._drain(Drain(deadline_s=self._build.drain_s, close_listeners=True))
 
     def _stop(self) -> None:
         self._plane.stop()
@@ -241,11 +265,13 @@ class _Worker:
         match message:
             case Prepare():
                 self._build.begin(message)
+            case PrepareSet():
+                self._build.add_set(message)
             case PrepareRoutes():
                 self._build.add_routes(message)
             case Commit(generation=generation):
-                self._build.commit(generation)
-                self._client.say(Committed(generation=generation))
+                kept, draining = self._build.commit(generation)
+                self._client.say(Committed(generation=generation, kept=kept, draining=draining))
             case Abort(generation=generation):
                 self._build.abort(generation)
             case Assign(epoch=epoch, indexes=indexes):
@@ -278,7 +304,8 @@ class _Worker:
             except OSError as failure:
                 error = f"{order.log_file}: {failure.strerror}"
         else:
-            error = self._logging.reopen()
+            errors = (self._logging.reopen(), self._plane.access.reopen())
+            error = "; ".join(text for text in errors if text)
         self._client.say(LogsReopened(request=order.request, error=error))
 
     # To the supervisor

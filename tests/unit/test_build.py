@@ -6,10 +6,19 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from msgspec import structs
 
 from shared.errors import InternalError, WorkerBootError
-from shared.messages import Prepare, Prepared, PrepareRoutes, Progress, Refused, WorkerMessage
-from shared.plan import Endpoints, RoutePlan, Timeouts
+from shared.messages import (
+    Prepare,
+    Prepared,
+    PrepareRoutes,
+    PrepareSet,
+    Progress,
+    Refused,
+    WorkerMessage,
+)
+from shared.plan import AddressSet, Endpoints, RoutePlan, Timeouts
 from worker.build import Build
 
 
@@ -20,6 +29,7 @@ class Plane:
         self.steps: list[str] = []
         self.fails_at = ""
         self.missing: list[tuple[int, int]] = []
+        self.sets = 0
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -28,6 +38,11 @@ class Plane:
 
     def begin(self, prepare: Prepare) -> None:
         self._step("begin")
+
+    def add_set(self, addresses: AddressSet) -> int:
+        self._step("add_set")
+        self.sets += 1
+        return self.sets
 
     def add_routes(self, routes: list[RoutePlan]) -> int:
         self._step("add_routes")
@@ -39,8 +54,9 @@ class Plane:
     def abort(self) -> None:
         self.steps.append("abort")
 
-    def commit(self, generation: int) -> None:
+    def commit(self, generation: int) -> tuple[int, int]:
         self.steps.append(f"commit {generation}")
+        return 3, 1
 
 
 def prepare(generation: int, routes: int = 1) -> Prepare:
@@ -83,9 +99,22 @@ def test_prepared_after_the_last_route(
     assert said == [Progress(generation=2, routes=1)]
     build.add_routes(routes(2, drain=45.0))
     assert said[-1] == Prepared(generation=2)
-    build.commit(2)
+    assert build.commit(2) == (3, 1)
     assert plane.steps == ["begin", "add_routes", "add_routes", "commit 2"]
     assert build.drain_s == 45.0
+
+
+def test_prepared_only_with_every_address_set(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Sets that rules name are awaited too; one of another generation is ignored."""
+    build.begin(structs.replace(prepare(2, routes=0), address_sets=2))
+    build.add_set(PrepareSet(generation=2, addresses=AddressSet()))
+    build.add_set(PrepareSet(generation=1, addresses=AddressSet()))
+    assert said == []
+    build.add_set(PrepareSet(generation=2, addresses=AddressSet()))
+    assert said == [Prepared(generation=2)]
+    assert plane.steps == ["begin", "add_set", "add_set"]
 
 
 def test_prepared_only_with_every_socket(

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.counts import CELLS, ROW_BYTES, ROWS, Counts, CountsTable
+from supervisor.counts import CELLS, ROW_BYTES, Counts, CountsTable
+
+ROWS = 8
 
 
 @pytest.fixture
 def table() -> Iterator[CountsTable]:
     """A table of its own."""
-    one = CountsTable()
+    one = CountsTable(ROWS)
     yield one
     one.close()
 
@@ -48,3 +50,14 @@ def test_fold_keeps_the_numbers_and_ends_what_was_open(table: CountsTable) -> No
     table.fold(row)
     table.fold(row)
     assert table.total() == Counts(5, 4, 5)
+
+
+def test_slots_keep_what_their_dead_workers_counted(table: CountsTable) -> None:
+    """The numbers of a slot go on where its last worker ended."""
+    first, other = table.take(1), table.take(0)
+    write(table, first, 5, 4, 3)
+    write(table, other, 2, 2, 2)
+    table.fold(first)
+    again = table.take(1)
+    write(table, again, 1, 1, 0)
+    assert table.by_slot() == {1: Counts(6, 5, 5), 0: Counts(2, 2, 2)}

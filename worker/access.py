@@ -1,0 +1,150 @@
+"""The access log over generations, and what of a connection goes into a line of it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from shared.errors import WorkerBootError
+from shared.plan import AccessPlan
+from worker.access_log import AccessLog
+from worker.refusals import Log
+
+if TYPE_CHECKING:
+    from worker.connection import Address, Connection
+    from worker.listener import Listener
+
+LINES_A_TICK: Final = 500  # about connections that go on; about 2 ms
+SWAP_S: Final = 0.2  # for a log that a reload ends to be written: traffic waits meanwhile
+CLOSE_S: Final = 1.0  # the same at the worker's end
+
+
+class Access:
+    """``is_on``: there is a log. The plan in use changes with `commit`."""
+
+    def __init__(self, id_prefix: str, log: Log) -> None:
+        self.is_on = False
+        self.wants_connect = False
+        self._id_prefix = id_prefix
+        self._note = log
+        self._log: AccessLog | None = None
+        self._plan: AccessPlan | None = None
+        self._next: AccessLog | None = None
+        self._next_plan: AccessPlan | None = None
+        self._round_at = 0.0  # the next look at connections that go on
+        self._round: list[Connection] = []
+        self._lines = self._dropped = 0  # of logs that are closed
+
+    def prepare(self, plan: AccessPlan | None) -> None:
+        """Open the log of the next generation; WorkerBootError where that fails."""
+        self.abort()
+        self._next_plan = plan
+        if plan is None or plan == self._plan:
+            return
+        try:
+            self._next = AccessLog(plan, self._id_prefix, self._note)
+        except OSError as error:
+            message = f"cannot open the access log {plan.file}: {error.strerror}"
+            raise WorkerBootError(message) from error
+
+    def abort(self) -> None:
+        """Forget the next one."""
+        if self._next is not None:
+            self._next.close(0.0)
+            self._next = None
+
+    def commit(self) -> None:
+        """Write to the prepared log from now on."""
+        if self._next_plan == self._plan:
+            return
+        old, self._log, self._next = self._log, self._next, None
+        self._plan = plan = self._next_plan
+        self.is_on = self._log is not None
+        self.wants_connect = plan is not None and plan.connect
+        if old is not None:
+            self._retire(old, SWAP_S)
+
+    def _retire(self, log: AccessLog, timeout_s: float) -> None:
+        log.close(timeout_s)
+        self._lines += log.lines
+        self._dropped += log.dropped
+
+    @property
+    def lines(self) -> int:
+        """Written so far."""
+        return self._lines + (self._log.lines if self._log is not None else 0)
+
+    @property
+    def dropped(self) -> int:
+        """Lost so far."""
+        return self._dropped + (self._log.dropped if self._log is not None else 0)
+
+    def reopen(self) -> str:
+        """Open the file again by its path; says what went wrong, or "".
+
+        The next generation's too: it may have been opened just before a rotation.
+        """
+        logs = [log for log in (self._log, self._next) if log is not None]
+        return "; ".join(text for text in [log.reopen() for log in logs] if text)
+
+    def line(self, conn: Connection, end: End | None, now: float) -> None:
+        """One line about a connection; ``end`` None: it goes on."""
+        log = self._log
+        assert log is not None
+        route, endpoint, up = conn.route, conn.endpoint, conn.up
+        accepted, connected = conn.accepted_at, conn.connected_at
+        has_answer = up is not None and up.received and conn.first_byte_at
+        entry = (
+            conn.number,
+            conn.peer_address,
+            conn.client,
+            conn.destination,
+            conn.listener.name,
+            None if route is None else route.name,
+            None if endpoint is None else endpoint.target.plan.name,
+            end,
+            conn.down.received,
+            0 if up is None else up.passed,
+            conn.header_at - accepted if conn.header_at else None,
+            None,
+            connected - conn.routed_at if connected else None,
+            conn.first_byte_at - connected if has_answer else None,
+            now - accepted,
+        )
+        log.write(now, entry)
+
+    def refused(self, number: int, listener: Listener, peer: Address, end: End, now: float) -> None:
+        """One line about a connection that was closed at accept."""
+        log = self._log
+        assert log is not None
+        destination = listener.known_destination
+        entry = (
+            number, peer, peer, destination, listener.name,
+            None, None, end, 0, 0, None, None, None, None, 0.0,
+        )  # fmt: skip
+        log.write(now, entry)
+
+    def tick(self, now: float, open_: Set[Connection]) -> None:
+        """Hand over what waits, and write about connections that go on, if that is asked for."""
+        assert self._log is not None
+        assert self._plan is not None
+        self._log.tick(now)
+        interval_s = self._plan.interval_s
+        if not interval_s:
+            return
+        if now >= self._round_at and not self._round:
+            self._round_at = now + interval_s
+            self._round = [conn for conn in open_ if now - conn.accepted_at >= interval_s]
+        for conn in self._round[:LINES_A_TICK]:
+            if not conn.is_closed:
+                self.line(conn, None, now)
+        del self._round[:LINES_A_TICK]
+
+    def close(self) -> None:
+        """Write what waits, and give the file back."""
+        self.abort()
+        if self._log is not None:
+            log, self._log = self._log, None
+            self.is_on = False
+            self._retire(log, CLOSE_S)
