@@ -6,6 +6,7 @@ disk, a terminal that is stopped or a log reader that hangs must not stop traffi
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import stat
@@ -20,6 +21,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 Logger = FilteringBoundLogger
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # sd-daemon(3)
 
 # poll(2) promises that this much fits a pipe that is writable (PIPE_BUF on Linux).
 LINE_MAX_BYTES: Final = 4096
@@ -27,7 +29,10 @@ _STDERR: Final = 2
 
 
 class LogSettings(Struct, frozen=True, kw_only=True):
-    """``format``: console, json, or auto (console on a terminal). ``file`` "": standard error."""
+    """``format``: console, json, journald or auto. ``file`` "": standard error.
+
+    auto: console on a terminal, journald where standard error is the journal's, else json.
+    """
 
     level: str = "info"
     format: str = "auto"
@@ -54,6 +59,14 @@ class _Sink:
     def is_terminal(self) -> bool:
         return os.isatty(self._fd)
 
+    def is_journal(self) -> bool:
+        """systemd.exec(5): JOURNAL_STREAM names the device and inode of what the journal reads."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return False
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
     def write(self, line: str) -> None:
         raw = line.encode("utf-8", "backslashreplace")
         if self._may_block:
@@ -75,7 +88,9 @@ class _Sink:
 def _open(path: str) -> int:
     if not path:
         return _STDERR
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    return os.open(path, flags, 0o640)
 
 
 def _may_block(fd: int) -> bool:
@@ -146,19 +161,44 @@ class Logging:
 
 def _renderer(kind: str, sink: _Sink) -> Any:
     if kind == "auto":
-        kind = "console" if sink.is_terminal() else "json"
+        kind = "console" if sink.is_terminal() else "journald" if sink.is_journal() else "json"
     if kind == "console":
         return structlog.dev.ConsoleRenderer(
             colors=sink.is_terminal() and "NO_COLOR" not in os.environ,
             exception_formatter=structlog.dev.plain_traceback,
         )
-    return _as_json
+    return _as_journal if kind == "journald" else _as_json
 
 
 def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     event = structlog.processors.format_exc_info(logger, method, event)
     ordered = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return msgspec.json.encode({**ordered, **event}, enc_hook=str).decode()
+
+
+def _as_journal(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """``<4>event key=value``: the journal has the time, and takes the level from the number.
+
+    Each line of a traceback is an entry of its own, so each begins with the level.
+    """
+    event = structlog.processors.format_exc_info(logger, method, event)
+    level = event.pop("level", "info")
+    event.pop("timestamp", None)
+    trace = str(event.pop("exception", ""))
+    said = str(event.pop("event", "")).splitlines() or [""]
+    pairs = [f"{key}={_value_text(value)}" for key, value in event.items()]
+    text = [" ".join([said[0], *pairs]), *said[1:], *trace.splitlines()]
+    return "\n".join(f"<{PRIORITIES.get(level, 6)}>{line}" for line in text)
+
+
+def _value_text(value: object) -> str:
+    """As it is where it is one plain word, else in quotes."""
+    if not isinstance(value, (str, bytes, int, float, bool, type(None))):
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    text = str(value)
+    if text and text.isprintable() and not set(text) & {" ", '"', "="}:
+        return text
+    return json.dumps(text, ensure_ascii=False)
 
 
 def die_note(text: str) -> None:

@@ -1,17 +1,23 @@
-"""The log of all processes: reopened after a rotation, changed by a reload."""
+"""The logs of all processes: reopened after a rotation, changed by a reload."""
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final
 
+from msgspec import Struct, field
+
 from shared.config import Config
-from shared.errors import Problem
+from shared.errors import Problem, StartError
 from shared.log import Logging, LogSettings
 from shared.messages import ReopenLogs
+from shared.plan import AccessPlan
 from supervisor.worker_pool import WorkerPool
 from supervisor.worker_process import WorkerProcess
 
 _ACKNOWLEDGED_S: Final = 2.0
+_NEEDS_READER: Final = "a FIFO is to be read by someone before proxyctl starts"
 
 
 def settings_of(config: Config) -> LogSettings:
@@ -20,37 +26,108 @@ def settings_of(config: Config) -> LogSettings:
     return LogSettings(level=log.level, format=log.format, file=log.file or "")
 
 
+def check_access_file(access: AccessPlan | None) -> None:
+    """Open the access log once, as every worker will; makes it where it is not there.
+
+    StartError when it cannot be opened for appending. May wait for a disk.
+    """
+    if access is None:
+        return
+    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        os.close(os.open(access.file, flags, 0o640))
+    except OSError as error:
+        hint = _NEEDS_READER if error.errno == errno.ENXIO else "see `log.access`"
+        message = f"cannot open the access log {access.file}: {error.strerror}"
+        raise StartError(message, hint) from error
+
+
+class Reopened(Struct, frozen=True, kw_only=True):
+    """What came of opening the log files again: workers ``asked``, workers that have ``done`` it.
+
+    ``errors`` are texts for the operator, of the supervisor's own log file too.
+    """
+
+    asked: int
+    done: int
+    errors: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """``2/2 workers reopened``."""
+        return f"{self.done}/{self.asked} workers reopened"
+
+
+class _Round(Struct, kw_only=True):
+    """One order to every worker, and what they said to it. Workers by incarnation."""
+
+    missing: set[int]
+    done: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
 class LogControl:
     """Reopens and changes the logs; each worker says when it has done so."""
 
     def __init__(self, logging: Logging, pool: WorkerPool) -> None:
         self._logging = logging
+        self._log = logging.logger.bind(component="logs")
         self._pool = pool
         self._request = 0
-        self._missing: set[int] = set()
-        self._errors: list[str] = []
+        self._has_reopened = self._has_changed = False  # ever: of interest to a worker that boots
+        self._rounds: dict[int, _Round] = {}  # request: what is still waited for
 
     def reopened(self, worker: WorkerProcess, request: int, error: str) -> None:
         """A worker has done it, or could not."""
-        if request != self._request:
+        text = f"worker {worker.slot} (pid {worker.pid}): {error}"
+        found = self._rounds.get(request)
+        if found is None:
+            if error:  # late, or of a reload: nobody waits for it
+                self._log.error("a worker could not open its logs", errors=[text])
             return
-        self._missing.discard(worker.incarnation)
+        if worker.incarnation not in found.missing:
+            return
+        found.missing.discard(worker.incarnation)
         if error:
-            self._errors.append(error)
+            found.errors.append(text)
+        else:
+            found.done += 1
         self._pool.changed.set()
 
-    async def reopen(self) -> None:
-        """Open every log file again, by its path."""
-        error = self._logging.reopen()
-        asked = self._ask(ReopenLogs(request=self._request + 1))
-        if error:
-            self._errors.append(error)
-        await self._pool.wait(self._is_done, _ACKNOWLEDGED_S)
-        done = asked - len(self._waited_for())
-        log = self._logging.logger
-        if self._errors:
-            log.error("log files could not be reopened", errors=self._errors)
-        log.info("logs reopened", workers=f"{done}/{asked}")
+    def greet(self, worker: WorkerProcess) -> None:
+        """To be called at a worker's Hello: it may have opened its logs before the last order."""
+        if self._has_changed:
+            self._pool.send(worker, self._change_order())
+        if self._has_reopened:
+            self._pool.send(worker, ReopenLogs(request=self._next_request()))
+
+    async def reopen(self) -> Reopened:
+        """Open every log file again, by its path; within _ACKNOWLEDGED_S."""
+        own = self._logging.reopen()
+        self._has_reopened = True
+        request = self._next_request()
+        workers = [worker for worker in self._pool.workers.values() if worker.has_said_hello]
+        waited = self._rounds[request] = _Round(missing={each.incarnation for each in workers})
+        try:
+            self._pool.send_all(ReopenLogs(request=request))
+            await self._pool.wait(
+                lambda: not waited.missing & self._pool.workers.keys(), _ACKNOWLEDGED_S
+            )
+        finally:
+            del self._rounds[request]
+        silent = [
+            f"worker {worker.slot} (pid {worker.pid}): no answer within {_ACKNOWLEDGED_S:g} s"
+            for worker in workers
+            if worker.incarnation in waited.missing & self._pool.workers.keys()
+        ]
+        errors = [*([own] if own else []), *waited.errors, *silent]
+        # One that has ended meanwhile counts as not asked: its successor opens the files itself.
+        asked = waited.done + len(waited.errors) + len(silent)
+        result = Reopened(asked=asked, done=waited.done, errors=tuple(errors))
+        if errors:
+            self._log.error("log files could not be reopened", errors=errors)
+        self._log.info("logs reopened", workers=f"{result.done}/{result.asked}")
+        return result
 
     def apply(self, settings: LogSettings) -> list[Problem]:
         """Log as the new config says, in every process; the warnings that this gives."""
@@ -62,26 +139,19 @@ class LogControl:
             message = f"cannot open the log file {settings.file}: {error.strerror}"
             return [Problem(message=message, path="log.file", hint="the old log stays in use")]
         self._pool.log_settings = settings
-        self._ask(
-            ReopenLogs(
-                request=self._request + 1,
-                log_level=settings.level,
-                log_format=settings.format,
-                log_file=settings.file,
-            )
-        )
+        self._has_changed = True
+        self._pool.send_all(self._change_order())
         return []
 
-    def _ask(self, order: ReopenLogs) -> int:
-        self._request = order.request
-        self._errors = []
-        workers = self._pool.workers.values()
-        self._missing = {worker.incarnation for worker in workers if worker.has_said_hello}
-        self._pool.send_all(order)
-        return len(self._missing)
+    def _change_order(self) -> ReopenLogs:
+        settings = self._pool.log_settings
+        return ReopenLogs(
+            request=self._next_request(),
+            log_level=settings.level,
+            log_format=settings.format,
+            log_file=settings.file,
+        )
 
-    def _waited_for(self) -> set[int]:
-        return self._missing & self._pool.workers.keys()
-
-    def _is_done(self) -> bool:
-        return not self._waited_for()
+    def _next_request(self) -> int:
+        self._request += 1
+        return self._request

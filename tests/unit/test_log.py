@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from shared.log import Logging, LogSettings
+
+ROOT = Path(__file__).parents[2]
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -91,6 +96,91 @@ def test_reader_that_hangs_costs_lines_not_time(tmp_path: Path) -> None:
     before = logging.dropped
     logging.logger.info("nobody reads any more")
     assert logging.dropped == before + 1
+
+
+def test_fifo_without_a_reader_is_an_error(tmp_path: Path) -> None:
+    """A start or a reload does not wait for someone to read."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="No such device"):
+        Logging(LogSettings(file=str(fifo)))
+
+
+def test_journald_lines_carry_their_priority(tmp_path: Path) -> None:
+    """The journal has the time, and reads the level from a number (sd-daemon(3))."""
+    path = tmp_path / "log"
+    settings = LogSettings(level="debug", format="journald", file=str(path))
+    log = Logging(settings, component="c").logger
+    for method in ("debug", "info", "warning", "error", "critical"):
+        getattr(log, method)(method, n=1)
+    assert path.read_text().splitlines() == [
+        "<7>debug component=c n=1",
+        "<6>info component=c n=1",
+        "<4>warning component=c n=1",
+        "<3>error component=c n=1",
+        "<2>critical component=c n=1",
+    ]
+
+
+def test_journald_values_can_be_told_apart(tmp_path: Path) -> None:
+    """What is no plain word stands in quotes, and nothing in a value begins a line."""
+    path = tmp_path / "log"
+    log = Logging(LogSettings(format="journald", file=str(path))).logger
+    log.info("it is", a="two words", b='"', c="k=v", d="", e="x\ny", f=["p", 1], g=None, h="größe")
+    assert path.read_text() == (
+        '<6>it is a="two words" b="\\"" c="k=v" d="" e="x\\ny" f=["p",1] g=None h=größe\n'
+    )
+
+
+def test_journald_traceback_keeps_its_level(tmp_path: Path) -> None:
+    """The journal makes an entry of each line, so each has the priority."""
+    path = tmp_path / "log"
+    log = Logging(LogSettings(format="journald", file=str(path)), component="c").logger
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        log.exception("outer\nmore")
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["<3>outer component=c", "<3>more"]
+    assert lines[-1] == "<3>ValueError: inner"
+    assert all(line.startswith("<3>") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("stream", "start"), [("own", "<4>look component=c"), ("other", '{"timestamp":'), (None, "{")]
+)
+def test_auto_knows_the_journal(stream: str | None, start: str) -> None:
+    """JOURNAL_STREAM counts only where it names what standard error goes to (systemd.exec(5))."""
+    code = (
+        "from shared.log import Logging, LogSettings\n"
+        "Logging(LogSettings(), component='c').logger.warning('look')"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = os.fstat(theirs.fileno())
+        name = f"{found.st_dev}:{found.st_ino + (stream == 'other')}"
+        environment = {key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"}
+        if stream is not None:
+            environment["JOURNAL_STREAM"] = name
+        subprocess.run(
+            [sys.executable, "-c", code],
+            stderr=theirs.fileno(),
+            env=environment,
+            cwd=ROOT,
+            check=True,
+        )
+        assert ours.recv(65536).decode().startswith(start)
+
+
+def test_auto_with_a_file_is_not_for_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable speaks of standard error only."""
+    found = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    path = tmp_path / "log"
+    Logging(LogSettings(file=str(path))).logger.info("x")
+    assert lines(path)[0]["event"] == "x"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
