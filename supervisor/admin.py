@@ -18,7 +18,7 @@ from aiohttp import web
 from shared.errors import StartError
 from shared.stats import Totals
 from supervisor import port_owner
-from supervisor.facts import Facts
+from supervisor.facts import Facts, WorkerLoad
 from supervisor.metrics import Reading, as_json, render
 
 MAX_CONNECTIONS: Final = 64  # a scraper, a health check and a person need three
@@ -39,6 +39,10 @@ class AdminView(Protocol):
 
     def worker_lags(self) -> dict[int, float]:
         """Slot: loop lag in seconds."""
+        ...
+
+    def worker_loads(self) -> dict[int, WorkerLoad]:
+        """Slot: connections accepted since the start, and open now."""
         ...
 
     def restarts(self) -> dict[str, int]:
@@ -140,6 +144,7 @@ class AdminServer:
             facts=view.facts(),
             worker_states=view.worker_states(),
             worker_lags=view.worker_lags(),
+            worker_loads=view.worker_loads(),
             restarts=view.restarts(),
         )
 

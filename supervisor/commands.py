@@ -10,25 +10,24 @@ from msgspec import to_builtins
 
 from shared.errors import Problem
 from shared.messages import Reply, Request
+from supervisor.overview import Overview
 from supervisor.reload import Outcome
+from supervisor.resize import RESIZE_S, Resized
 from supervisor.shutdown import Stopped
 
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 DEGRADED: Final = 4
+TIMED_OUT: Final = 5
 
 
 class Commanded(Protocol):
     """What of the supervisor the commands need."""
 
-    def status(self) -> dict[str, Any]: ...
-
-    def workers(self) -> dict[str, Any]: ...
-
-    def is_degraded(self) -> bool: ...
-
     def request_reload(self) -> asyncio.Future[Outcome]: ...
+
+    def request_resize(self, change: int, timeout_s: float) -> asyncio.Future[Resized]: ...
 
     def request_stop(self, drain_s: float | None, *, at_once: bool) -> asyncio.Future[Stopped]: ...
 
@@ -36,12 +35,14 @@ class Commanded(Protocol):
 class Commands:
     """One method per verb; each returns the Reply."""
 
-    def __init__(self, supervisor: Commanded) -> None:
+    def __init__(self, supervisor: Commanded, overview: Overview) -> None:
         self._supervisor = supervisor
+        self._overview = overview
         self._verbs: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "ping": self._ping,
             "status": self._status,
             "workers": self._workers,
+            "resize": self._resize,
             "reload": self._reload,
             "stop": self._stop,
         }
@@ -57,11 +58,25 @@ class Commands:
         return Reply(exit_code=OK)
 
     async def _status(self, _: dict[str, Any]) -> Reply:
-        code = DEGRADED if self._supervisor.is_degraded() else OK
-        return Reply(exit_code=code, data=self._supervisor.status())
+        code = DEGRADED if self._overview.is_degraded() else OK
+        return Reply(exit_code=code, data=self._overview.status())
 
     async def _workers(self, _: dict[str, Any]) -> Reply:
-        return Reply(exit_code=OK, data=self._supervisor.workers())
+        return Reply(exit_code=OK, data=self._overview.workers())
+
+    async def _resize(self, arguments: dict[str, Any]) -> Reply:
+        change, timeout_s = arguments.get("change"), arguments.get("timeout_s", RESIZE_S)
+        if not isinstance(change, int) or isinstance(change, bool) or not change:
+            return _problem(USAGE, f"change must be a number of workers, not {change!r}", "usage")
+        if not _is_duration(timeout_s):
+            return _problem(USAGE, f"timeout_s must be seconds from 0, not {timeout_s!r}", "usage")
+        # Shielded: what has begun goes on when the caller leaves.
+        resized = await asyncio.shield(self._supervisor.request_resize(change, timeout_s))
+        code = OK
+        if resized.problem is not None:
+            code = FAILED if resized.is_refused else TIMED_OUT if resized.is_late else DEGRADED
+        errors = [] if resized.problem is None else [resized.problem]
+        return Reply(exit_code=code, data=self._overview.workers(), errors=errors)
 
     async def _reload(self, _: dict[str, Any]) -> Reply:
         # Shielded: others may wait for the same reload.
@@ -75,6 +90,7 @@ class Commands:
                 "changed": outcome.changed,
                 "removed": outcome.removed,
             },
+            "connections": {"kept": outcome.kept, "draining": outcome.draining},
         }
         if outcome.is_ok:
             return Reply(exit_code=OK, data=data, warnings=outcome.warnings)

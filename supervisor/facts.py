@@ -20,3 +20,10 @@ class Facts(Struct, frozen=True, kw_only=True):
     last_reload_ok: bool = True
     last_reload_at: float = 0.0
     draining_connections: int = 0
+
+
+class WorkerLoad(Struct, frozen=True):
+    """Of one slot: connections that its workers accepted since the start, and that are open now."""
+
+    accepted: int = 0
+    connections: int = 0

@@ -27,7 +27,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from shared.stats import CONNECT_BUCKETS, Histogram, Totals
-from supervisor.facts import Facts
+from supervisor.facts import Facts, WorkerLoad
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -37,6 +37,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     facts: Facts
     worker_states: dict[str, int]  # state: workers in it
     worker_lags: dict[int, float]  # slot: seconds
+    worker_loads: dict[int, WorkerLoad]  # slot: what its workers accepted and hold
     restarts: dict[str, int]  # reason: times
 
 
@@ -171,11 +172,33 @@ def _workers(reading: Reading) -> Iterator[Metric]:
     lags = _gauge("worker_loop_lag_seconds", "How late the last heartbeat was, by slot.", "slot")
     for slot, lag_s in sorted(reading.worker_lags.items()):
         lags.add_metric([str(slot)], lag_s)
-    pauses = _counter("accept_pauses", "Times that accept stopped for want of descriptors.")
-    pauses.add_metric([], reading.totals.accept_pauses)
-    dropped = _counter("log_lines_dropped", "Log lines that could not be written.")
-    dropped.add_metric([], reading.totals.log_lines_dropped)
-    yield from (workers, restarts, lags, pauses, dropped)
+    accepted = _counter(
+        "worker_accepted", "Connections accepted, by slot; dead workers count on.", "slot"
+    )
+    active = _gauge("worker_connections", "Connections open now, by slot.", "slot")
+    for slot, load in sorted(reading.worker_loads.items()):
+        accepted.add_metric([str(slot)], load.accepted)
+        active.add_metric([str(slot)], load.connections)
+    yield from (workers, restarts, lags, accepted, active)
+    yield from _sums(reading.totals)
+
+
+def _sums(totals: Totals) -> Iterator[Metric]:
+    """Counters without a label."""
+    for name, text, value in (
+        ("accept_pauses", "Times that accept stopped for want of descriptors.",
+         totals.accept_pauses),
+        ("log_lines_dropped", "Log lines that could not be written.", totals.log_lines_dropped),
+        ("access_log_lines", "Lines written to the access log.", totals.access_lines),
+        ("access_log_lines_dropped",
+         "Access log lines lost for want of room, or because the file took no more.",
+         totals.access_lines_dropped),
+        ("limit_table_full", "Connections that a limit per address could not count.",
+         totals.limit_table_full),
+    ):  # fmt: skip
+        counter = _counter(name, text)
+        counter.add_metric([], value)
+        yield counter
 
 
 def _config(reading: Reading) -> Iterator[Metric]:

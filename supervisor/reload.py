@@ -13,8 +13,9 @@ from shared.errors import ConfigError, ControlError, Problem, StartError
 from shared.plan import Plan, RoutePlan
 from supervisor import compile as compiler
 from supervisor.config_source import ConfigSource
-from supervisor.generations import encode_plan
+from supervisor.generations import RolloutResult, encode_plan
 from supervisor.listeners import Listeners
+from supervisor.log_control import check_access_file
 from supervisor.retirement import Retirement
 from supervisor.worker_pool import WorkerPool
 
@@ -29,6 +30,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    kept: int = 0  # connections that go on as they are, over all workers
+    draining: int = 0  # connections of removed routes, over all workers
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -76,8 +79,9 @@ class Reloader:
         old = self.served
         errors: list[Problem] = []
         warnings: list[Problem] = []
+        result = RolloutResult(kept=0, draining=0)
         try:
-            new, warnings = await self._prepare()
+            new, warnings, result = await self._prepare()
         except ConfigError as error:
             errors = error.problems
         except StartError as error:
@@ -96,11 +100,13 @@ class Reloader:
             added=difference.added,
             changed=difference.changed,
             removed=difference.removed,
+            kept=result.kept,
+            draining=result.draining,
             errors=errors,
             warnings=warnings,
         )
 
-    async def _prepare(self) -> tuple[Served, list[Problem]]:
+    async def _prepare(self) -> tuple[Served, list[Problem], RolloutResult]:
         """Bring the new generation to every worker; raises with nothing changed."""
         checked = await self._source.check()
         config = checked.config
@@ -109,24 +115,37 @@ class Reloader:
         plan = await self._source.compile(
             config, generation=self._last_generation, slots=self._pool.slots
         )
+        await _check_access(plan)
         returned = await self._retirement.take_back(listener.id for listener in plan.listeners)
         new: list[int] = []
         try:
             opened = await asyncio.to_thread(self._listeners.open, plan.listeners)
             new = opened.new
             plan = self._listeners.fit(plan, opened)
-            await self._pool.generations.roll_out(await encode_plan(plan))
+            result = await self._pool.generations.roll_out(await encode_plan(plan))
         except BaseException:
             self._listeners.close(new)
             self._restore_plans()
             self._retirement.begin(returned)
             raise
         warnings = [Problem(message=text, code="listen") for text in opened.warnings]
-        return Served(config, plan), [*checked.warnings, *warnings]
+        return Served(config, plan), [*checked.warnings, *warnings], result
 
     def _restore_plans(self) -> None:
         for listener in self.served.plan.listeners:
             self._listeners.held[listener.id].plan = listener
+
+
+async def _check_access(plan: Plan) -> None:
+    """ConfigError when the workers could not write the access log that the plan asks for."""
+    try:
+        # In a thread: a file may lie on a disk that hangs.
+        await asyncio.to_thread(check_access_file, plan.access)
+    except StartError as error:
+        problem = Problem(
+            message=error.message, code="access_log", path="log.access", hint=error.hint
+        )
+        raise ConfigError([problem]) from error
 
 
 class Difference(Struct, frozen=True):

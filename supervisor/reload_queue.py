@@ -1,9 +1,15 @@
-"""One reload at a time; those asked for meanwhile become one more (design section 2)."""
+"""One reload or resize at a time, in the order in which they were asked for (design section 2).
+
+Reloads that are asked for while one is under way become one more. A resize is counted from what
+is wanted when its turn comes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -13,7 +19,11 @@ from shared.log import Logger
 from supervisor import compile as compiler
 from supervisor.log_control import LogControl, settings_of
 from supervisor.reload import Outcome, Reloader
+from supervisor.resize import RESIZE_S, Resized, Resizer
+from supervisor.service import Service
 from supervisor.worker_pool import WorkerPool
+
+_LOGGED_NAMES: Final = 20  # of routes, in one line of the log
 
 
 class ReloadQueue:
@@ -24,6 +34,7 @@ class ReloadQueue:
         reloader: Reloader,
         pool: WorkerPool,
         logs: LogControl,
+        service: Service,
         log: Logger,
         *,
         is_fixed: bool,
@@ -32,55 +43,80 @@ class ReloadQueue:
         self.ok = 0
         self.refused = 0
         self.last: Outcome | None = None
-        self.is_busy = False
+        self.is_busy = False  # with a reload
         self._reloader = reloader
         self._pool = pool
         self._logs = logs
+        self._service = service
         self._log = log
         self._is_fixed = is_fixed
+        self._resizer = Resizer(pool, log)
         self._loop = asyncio.get_running_loop()
-        self._asked = asyncio.Event()
+        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._next: asyncio.Future[Outcome] | None = None
-        self._current: asyncio.Future[Outcome] | None = None
+        self._waited_for: set[asyncio.Future[Any]] = set()
 
     def request(self) -> asyncio.Future[Outcome]:
         """Ask for a reload, after the one under way; all who ask meanwhile share its outcome."""
         if self._next is None:
-            self._next = self._loop.create_future()
-            self._asked.set()
+            self._next = self._future()
+            self._jobs.put_nowait(self._serve_reload)
         return self._next
 
+    def request_resize(self, change: int, timeout_s: float = RESIZE_S) -> asyncio.Future[Resized]:
+        """Ask for so many workers more (or less); within ``timeout_s`` from when it begins."""
+        future: asyncio.Future[Resized] = self._future()
+
+        async def serve() -> None:
+            await _settle(future, self._resizer.resize(change, timeout_s))
+
+        self._jobs.put_nowait(serve)
+        return future
+
     def cancel(self) -> None:
-        """Whoever waits for a reload waits in vain."""
-        for waiting in (self._current, self._next):
-            if waiting is not None:
-                waiting.cancel()
+        """Whoever still waits, waits in vain."""
+        for future in list(self._waited_for):
+            future.cancel()
 
     async def run(self) -> None:
-        """Carry out reloads, for ever."""
+        """Carry out what is asked for, for ever."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            self._current, self._next = self._next, None
-            self.is_busy = True
-            try:
-                outcome = await self._reload()
-            finally:
-                self.is_busy = False
-            if self._current is not None and not self._current.done():
-                self._current.set_result(outcome)
+            job = await self._jobs.get()
+            await job()
+
+    def _future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waited_for.add(future)
+        future.add_done_callback(self._waited_for.discard)
+        return future
+
+    async def _serve_reload(self) -> None:
+        future, self._next = self._next, None
+        self.is_busy = True
+        try:
+            assert future is not None
+            await _settle(future, self._reload())
+        finally:
+            self.is_busy = False
 
     async def _reload(self) -> Outcome:
         old = self._reloader.served.config
+        outcome = None
+        self._service.reloading()
         try:
-            outcome = await self._reloader.reload()
-        except Exception as error:
-            # Our bug; but whoever waits must hear of it, and nothing was committed.
-            self._log.exception("reload failed")
-            outcome = self._failed(error)
+            try:
+                outcome = await self._reloader.reload()
+            except Exception as error:
+                # Our bug; but whoever waits must hear of it, and nothing was committed.
+                self._log.exception("reload failed")
+                outcome = self._failed(error)
+            if outcome.is_ok:
+                warnings = [*outcome.warnings, *self._adopt(old, self._reloader.served.config)]
+                outcome = structs.replace(outcome, warnings=warnings)
+        finally:
+            # Before anyone has the answer: the manager must know first that we are ready again.
+            self._service.reloaded(self._reloader.served.plan.generation, outcome)
         if outcome.is_ok:
-            warnings = [*outcome.warnings, *self._adopt(old, self._reloader.served.config)]
-            outcome = structs.replace(outcome, warnings=warnings)
             self.ok += 1
         else:
             self.refused += 1
@@ -99,11 +135,19 @@ class ReloadQueue:
         for problem in outcome.warnings:
             self._log.warning("reload", warning=problem.text())
         if outcome.is_ok:
+            names = {
+                "added": outcome.added,
+                "changed": outcome.changed,
+                "removed": outcome.removed,
+            }
             self._log.info(
                 "reload ok",
                 generation=outcome.generation,
                 changes=outcome.summary,
                 seconds=outcome.seconds,
+                kept=outcome.kept,
+                draining=outcome.draining,
+                **{key: found[:_LOGGED_NAMES] for key, found in names.items() if found},
             )
         else:
             errors = [problem.text() for problem in outcome.errors]
@@ -125,3 +169,16 @@ class ReloadQueue:
                 warnings.append(Problem(message=message, path="workers"))
             self._pool.resize(wanted)
         return warnings
+
+
+async def _settle(future: asyncio.Future[Any], work: Awaitable[Any]) -> None:
+    """Give whoever waits the result of ``work``, or the error that it failed with."""
+    try:
+        result = await work
+    except Exception as error:
+        if future.done():
+            raise
+        future.set_exception(error)
+    else:
+        if not future.done():
+            future.set_result(result)

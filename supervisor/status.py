@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from msgspec import to_builtins
 
@@ -12,11 +13,21 @@ from supervisor.counts import Counts
 from supervisor.reload import Outcome
 from supervisor.restart_log import RestartLog
 from supervisor.worker_pool import WorkerPool
+from supervisor.worker_process import Status, WorkerState
+
+_TCP_MIGRATE_REQ: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
 
 def workers_data(pool: WorkerPool) -> dict[str, Any]:
-    """``data`` of `workers`."""
-    return {"workers": to_builtins(pool.states())}
+    """``data`` of `workers`: how many, and each one with what it has accepted, dialled, ended."""
+    return {**worker_counts(pool), "workers": [_worker_data(pool, one) for one in pool.states()]}
+
+
+def _worker_data(pool: WorkerPool, state: WorkerState) -> dict[str, Any]:
+    data: dict[str, Any] = to_builtins(state)
+    worker = pool.workers.get(state.incarnation)
+    counts = pool.counts.read(worker.counts_row) if worker is not None else Counts()
+    return {**data, **to_builtins(counts)}
 
 
 def worker_counts(pool: WorkerPool) -> dict[str, int]:
@@ -49,6 +60,39 @@ def add_unused(totals: Totals, plan: Plan) -> None:
             counts.targets.setdefault(target.name, TargetCounts())
 
 
+def draining_routes(totals: Totals) -> list[dict[str, Any]]:
+    """Routes that a reload removed and that still have connections, the most first."""
+    draining = [(route.draining, name) for name, route in totals.routes.items() if route.draining]
+    draining.sort(key=lambda entry: (-entry[0], entry[1]))
+    return [{"route": name, "connections": connections} for connections, name in draining]
+
+
+def draining_workers(pool: WorkerPool) -> list[dict[str, int]]:
+    """Workers that finish what they have and then end."""
+    return [
+        {"slot": worker.slot, "pid": worker.pid, "connections": worker.connections}
+        for worker in pool.workers.values()
+        if worker.status in (Status.LEAVING, Status.DRAINING)
+    ]
+
+
+def killed_data(pool: WorkerPool) -> dict[str, int]:
+    """Workers that ended by force, and what all of them together had counted until then."""
+    data: dict[str, int] = to_builtins(pool.killed)
+    return data
+
+
+def tcp_migrate_req() -> bool | None:
+    """Whether the kernel moves waiting connections of a closed listener to its siblings.
+
+    A safety net only: we close no listener while its port is served. None: not known.
+    """
+    try:
+        return _TCP_MIGRATE_REQ.read_text().strip() == "1"
+    except OSError:
+        return None
+
+
 def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:
     """Counters by route, by target (over all routes) and by end reason."""
     targets: dict[str, TargetCounts] = {}
@@ -72,6 +116,10 @@ def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:
         "refused": refused,
         "received": sum(route.received for route in totals.routes.values()),
         "sent": sum(route.sent for route in totals.routes.values()),
+        "access_lines": totals.access_lines,
+        "access_lines_dropped": totals.access_lines_dropped,
+        "log_lines_dropped": totals.log_lines_dropped,
+        "limit_table_full": totals.limit_table_full,
     }
 
 

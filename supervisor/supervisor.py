@@ -6,11 +6,9 @@ It never touches traffic. Each part has a module of its own; this one knows them
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import time
 from collections.abc import Callable, Coroutine
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,24 +18,26 @@ from msgspec import Struct
 from shared.config import Config
 from shared.errors import StartError
 from shared.log import Logger, Logging
-from shared.stats import Totals
 from supervisor import compile as compiler
-from supervisor import fork_client, output, signals, status
+from supervisor import fork_client, output, signals
 from supervisor.admin import AdminServer
 from supervisor.commands import Commands
 from supervisor.config_source import ConfigSource, raise_descriptor_limit
 from supervisor.control_server import ControlServer
 from supervisor.example import ExampleProcess
-from supervisor.facts import Facts
 from supervisor.generations import encode_plan
 from supervisor.inbox import Inbox
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
-from supervisor.log_control import LogControl, settings_of
+from supervisor.log_control import LogControl, check_access_file, settings_of
+from supervisor.overview import Life, Overview
 from supervisor.reload import Outcome, Reloader, Served
 from supervisor.reload_queue import ReloadQueue
+from supervisor.resize import RESIZE_S, Resized
 from supervisor.retirement import Retirement
 from supervisor.runtime_dir import RuntimeDir
+from supervisor.sd_notify import Notifier
+from supervisor.service import Service
 from supervisor.shutdown import Shutdown, StopOrder, Stopped
 from supervisor.worker_pool import WorkerPool
 
@@ -65,15 +65,21 @@ class Setup(Struct, frozen=True, kw_only=True):
     listeners: Listeners
     served: Served
     is_example: bool
+    notifier: Notifier
 
 
 def start(options: StartOptions) -> int:
     """Run until stopped; returns the exit code. StartError and ConfigError when it cannot start."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_start(options, time.monotonic()))
+    started = time.monotonic()
+    notifier = Notifier.from_environment()  # before there is any child
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_start(options, notifier, started))
+    finally:
+        notifier.close()
 
 
-async def _start(options: StartOptions, started: float) -> int:
+async def _start(options: StartOptions, notifier: Notifier, started: float) -> int:
     """Design section 2, "Start, in this order"."""
     log_later: list[Logger] = []  # names are resolved before there is a log
 
@@ -93,8 +99,9 @@ async def _start(options: StartOptions, started: float) -> int:
         raise_descriptor_limit()
         fork_client.become_subreaper()
         logging = _open_log(config)
-        log_later.append(logging.logger)
+        log_later.append(logging.logger.bind(component="names"))
         plan = await source.compile(config, generation=1, slots=slots)
+        await asyncio.to_thread(check_access_file, plan.access)
         try:
             opened = await asyncio.to_thread(listeners.open, plan.listeners)
         except StartError as error:
@@ -112,6 +119,7 @@ async def _start(options: StartOptions, started: float) -> int:
             listeners=listeners,
             served=Served(config, listeners.fit(plan, opened)),
             is_example=options.config_path is None,
+            notifier=notifier,
         )
         return await Supervisor(setup).run()
     finally:
@@ -130,7 +138,7 @@ def _open_log(config: Config) -> Logging:
 
 
 class Supervisor:
-    """Runs everything; the admin listener and the commands read what they need here."""
+    """Runs everything; the admin listener and the commands read `overview`."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -140,10 +148,10 @@ class Supervisor:
         self._ledger = Ledger(setup.runtime_dir.run)
         self._control = ControlServer(
             setup.runtime_dir,
-            log,
+            log.bind(component="control"),
             on_message=lambda message: self._inbox.take(message),
             on_snapshot=self._ledger.take,
-            on_request=Commands(self).answer,
+            on_request=lambda request: self._commands.answer(request),
         )
         self._pool = pool = WorkerPool(
             run=setup.runtime_dir.run,
@@ -154,26 +162,44 @@ class Supervisor:
             listeners=listeners,
             ledger=self._ledger,
             log_settings=setup.logging.settings,
-            log=log,
+            log=log.bind(component="workers"),
         )
         pool.watchdog_s = float(setup.served.config.timeouts.watchdog)
         self._logs = LogControl(setup.logging, pool)
-        self._inbox = Inbox(pool, self._logs, log)
-        self._retirement = Retirement(pool, listeners, log)
+        self._inbox = Inbox(pool, self._logs, log.bind(component="workers"))
+        self._retirement = Retirement(pool, listeners, log.bind(component="listeners"))
         self._reloader = Reloader(setup.source, listeners, pool, self._retirement, setup.served)
+        self._service = Service(setup.notifier, pool, setup.served.plan.generation)
         self._reloads = ReloadQueue(
-            self._reloader, pool, self._logs, log, is_fixed=setup.workers_option is not None
+            self._reloader,
+            pool,
+            self._logs,
+            self._service,
+            log.bind(component="reload"),
+            is_fixed=setup.workers_option is not None,
         )
-        self._admin = AdminServer(self)
+        self._life = Life(started_at=time.time())
+        self.overview = self._overview()
+        self._commands = Commands(self, self.overview)
+        self._admin = AdminServer(self.overview)
         self._example = ExampleProcess(setup.runtime_dir.path, self._log_event)
         self._events: asyncio.Queue[signals.Event] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._started_at = time.time()
-        self._up_at = 0.0
-        self._is_up = False
-        self._is_stopping = False
+        self._tasks: set[asyncio.Task[object]] = set()
         self._hurry = asyncio.Event()
         self._stopped: asyncio.Future[Stopped] = self._loop.create_future()
+
+    def _overview(self) -> Overview:
+        return Overview(
+            run=self._setup.runtime_dir.run,
+            config=self._setup.source.describe(),
+            life=self._life,
+            pool=self._pool,
+            ledger=self._ledger,
+            listeners=self._listeners,
+            logging=self._setup.logging,
+            reloader=self._reloader,
+            reloads=self._reloads,
+        )
 
     async def run(self) -> int:
         """Start, serve until told to stop, end; returns the exit code. StartError at the start."""
@@ -193,10 +219,12 @@ class Supervisor:
         self._pool.generations.committed = await encode_plan(self._reloader.served.plan)
         for duty in (self._obey_signals, self._pool.run, self._pool.assigner.run, self._refresh):
             self._begin(self._for_ever(duty))
+        if self._service.is_on:
+            self._begin(self._for_ever(self._service.run))
         if self._setup.is_example:
             await self._example.start()
-        await self._pool.wait(lambda: self._is_stopping or self._pool.is_settled(), None)
-        if self._is_stopping:
+        await self._pool.wait(lambda: self._life.is_stopping or self._pool.is_settled(), None)
+        if self._life.is_stopping:
             return
         ready = len(self._pool.ready())
         if not ready:
@@ -205,10 +233,11 @@ class Supervisor:
         admin = self._reloader.served.config.admin
         if admin is not None and admin.listen is not None:
             await self._admin.start(str(admin.listen))
-        self._is_up = True
-        self._up_at = time.time()
+            self._life.admin_address = self._admin.address
+        self._life.up_at = time.time()
         self._begin(self._for_ever(self._reloads.run))
         self._say_ready(ready)
+        self._service.ready()
 
     def _say_ready(self, ready: int) -> None:
         listeners = len(self._listeners.names())
@@ -235,7 +264,7 @@ class Supervisor:
 
     # Duties
 
-    def _begin(self, duty: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, duty: Coroutine[Any, Any, object]) -> None:
         task = self._loop.create_task(duty)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -254,16 +283,16 @@ class Supervisor:
             match await self._events.get():
                 case signals.Event.RELOAD:
                     self.request_reload()
-                case signals.Event.DRAIN if not self._is_stopping:
+                case signals.Event.DRAIN if not self._life.is_stopping:
                     self.request_stop(None, at_once=False)
                 case signals.Event.DRAIN | signals.Event.STOP:
                     self.request_stop(None, at_once=True)
                 case signals.Event.REOPEN_LOGS:
                     self._begin(self._logs.reopen())
                 case signals.Event.MORE:
-                    self._pool.resize(self._pool.wanted + 1)
+                    self.request_resize(1)
                 case signals.Event.FEWER:
-                    self._pool.resize(self._pool.wanted - 1)
+                    self.request_resize(-1)
 
     async def _refresh(self) -> None:
         """Resolve names again, every ``dns_refresh``."""
@@ -278,22 +307,28 @@ class Supervisor:
             if found != known and config is self._reloader.served.config:
                 self._pool.generations.resolve(found)
 
-    # Reload and stop
+    # Reload, resize and stop
 
     def request_reload(self) -> asyncio.Future[Outcome]:
         """See `ReloadQueue.request`."""
         return self._reloads.request()
 
+    def request_resize(self, change: int, timeout_s: float = RESIZE_S) -> asyncio.Future[Resized]:
+        """See `ReloadQueue.request_resize`."""
+        return self._reloads.request_resize(change, timeout_s)
+
     def request_stop(self, drain_s: float | None, *, at_once: bool) -> asyncio.Future[Stopped]:
         """Drain, then end; ``drain_s`` None: as configured. A stop under way can be hurried."""
         if at_once:
             self._hurry.set()
-        if not self._is_stopping:
-            self._is_stopping = True
+        if not self._life.is_stopping:
+            self._life.is_stopping = True
             self._pool.changed.set()
             self._log.info("stopping", at_once=at_once)
-            configured = float(self._reloader.served.config.timeouts.drain)
-            self._begin(self._shutdown(configured if drain_s is None else drain_s))
+            timeouts = self._reloader.served.config.timeouts
+            drain_s = float(timeouts.drain) if drain_s is None else drain_s
+            self._service.stopping(float(timeouts.shutdown_delay) + drain_s)
+            self._begin(self._shutdown(drain_s))
         return self._stopped
 
     async def _shutdown(self, drain_s: float) -> None:
@@ -307,79 +342,6 @@ class Supervisor:
         if not self._stopped.done():
             self._stopped.set_result(stopped)
 
-    # What others read
-
-    def totals(self) -> Totals:
-        """Merged counters, as a fresh object; what is served and unused yet stands there with 0."""
-        totals = self._ledger.totals()
-        totals.log_lines_dropped += self._setup.logging.dropped
-        status.add_unused(totals, self._reloader.served.plan)
-        return totals
-
-    def worker_states(self) -> dict[str, int]:
-        """State: number of workers in it."""
-        return self._pool.counts_by_state()
-
-    def worker_lags(self) -> dict[int, float]:
-        """Slot: loop lag in seconds."""
-        return {worker.slot: worker.lag_s for worker in self._pool.ready()}
-
-    def restarts(self) -> dict[str, int]:
-        """Reason: number of workers that were replaced for it."""
-        return dict(self._pool.restarts.counts)
-
-    def is_ready(self) -> bool:
-        """A worker is ready and no stop has begun."""
-        return self._is_up and not self._is_stopping and bool(self._pool.ready())
-
-    def is_degraded(self) -> bool:
-        """Fewer workers are ready than wanted, or the last reload was refused."""
-        last = self._reloads.last
-        is_refused = last is not None and not last.is_ok
-        return is_refused or self._pool.counts_by_state()["ready"] < self._pool.wanted
-
-    def facts(self) -> Facts:
-        """What the supervisor knows of itself."""
-        routes = self._ledger.totals().routes.values()
-        last = self._reloads.last
-        return Facts(
-            version=_version(),
-            generation=self._reloader.served.plan.generation,
-            reloads_ok=self._reloads.ok,
-            reloads_refused=self._reloads.refused,
-            last_reload_ok=last is None or last.is_ok,
-            last_reload_at=last.time if last is not None else self._up_at,
-            draining_connections=sum(route.draining for route in routes),
-        )
-
-    def workers(self) -> dict[str, Any]:
-        """``data`` of `proxyctl workers`."""
-        return status.workers_data(self._pool)
-
-    def status(self) -> dict[str, Any]:
-        """``data`` of `proxyctl status`."""
-        totals = self.totals()
-        return {
-            "supervisor": {
-                "pid": os.getpid(),
-                "version": _version(),
-                "run": self._setup.runtime_dir.run,
-                "config": self._setup.source.describe(),
-                "started_at": self._started_at,
-                "uptime_s": round(time.time() - self._started_at, 3),
-            },
-            "generation": self._reloader.served.plan.generation,
-            "ready": self.is_ready(),
-            "stopping": self._is_stopping,
-            "workers": status.worker_counts(self._pool),
-            "listeners": self._listeners.names(),
-            "admin": self._admin.address,
-            "connections": totals.connections,
-            "totals": status.totals_data(totals, self._pool.counts.total()),
-            "last_reload": status.last_reload(self._reloads.last),
-            "restarts": status.restarts_data(self._pool.restarts),
-        }
-
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._log.error(
             "event loop", message=context.get("message"), exc_info=context.get("exception")
@@ -387,11 +349,3 @@ class Supervisor:
 
     def _log_event(self, level: str, message: str, fields: dict[str, str]) -> None:
         getattr(self._log, level)(message, **fields)
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return metadata.version("proxyctl")
-    except metadata.PackageNotFoundError:
-        return "unknown"

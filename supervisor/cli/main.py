@@ -199,9 +199,27 @@ def status(runtime_dir: RuntimeDir = None, as_json: Json = False) -> int:
 
 
 @app.command()
-def workers(runtime_dir: RuntimeDir = None, as_json: Json = False) -> int:
-    """One line per worker."""
-    return _ask("workers", runtime_dir, as_json, "workers", 10.0)
+def workers(
+    action: Annotated[
+        str, typer.Argument(help="list, add or remove.", metavar="[list|add|remove]")
+    ] = "list",
+    count: Annotated[int | None, typer.Argument(help="How many; else 1.", metavar="[N]")] = None,
+    timeout: Annotated[
+        str, typer.Option(help="How long to wait for add and remove.", metavar="DURATION")
+    ] = "30s",
+    runtime_dir: RuntimeDir = None,
+    as_json: Json = False,
+) -> int:
+    """One line per worker; or more, or fewer of them, within max_workers."""
+    from supervisor.cli import resizing
+
+    try:
+        change = resizing.parse(action, count)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    timeout_s = _seconds(timeout, "--timeout") or 0.0
+    reply = resizing.workers(_directory(runtime_dir), change, timeout_s)
+    return _emit(reply, as_json, "resized" if change else "workers")
 
 
 @app.command()

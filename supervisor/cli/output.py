@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
@@ -123,3 +124,8 @@ def span(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def moment(seconds: float) -> str:
+    """A time since 1970 for people, in the local zone: ``2026-11-21 10:41:07``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
-from supervisor.cli.output import size, span, table
+from supervisor.cli.output import moment, size, span, table
 from supervisor.output import plural
 
-SHOWN_ROUTES: Final = 20  # by name after a reload; thousands may have changed
+SHOWN_RESTARTS: Final = 5  # the last ones; `--json` has more
 
 
 def nothing(_data: dict[str, Any]) -> str:
@@ -31,19 +32,15 @@ def stopped(data: dict[str, Any]) -> str:
 
 
 def reloaded(data: dict[str, Any]) -> str:
-    """``reload ok in 0.8 s, generation 12: +1 route, ~2, -1``, and the routes by name."""
-    changes = data["routes"]
-    marks = (("+", "added"), ("~", "changed"), ("-", "removed"))
-    names = [f"  {mark} {name}" for mark, key in marks for name in changes[key]]
-    if len(names) > SHOWN_ROUTES:
-        names = [*names[:SHOWN_ROUTES], f"  and {len(names) - SHOWN_ROUTES} more"]
-    seconds, generation = data["seconds"], data["generation"]
-    head = f"reload ok in {seconds:.1f} s, generation {generation}: {data['summary']}"
-    return "\n".join([head, *names])
+    """``reload ok in 0.8 s, generation 12: +1 route, ~2, -1; 214 connections kept, 3 draining``."""
+    head = f"reload ok in {data['seconds']:.1f} s, generation {data['generation']}"
+    connections = data["connections"]
+    kept = plural(connections["kept"], "connection")
+    return f"{head}: {data['summary']}; {kept} kept, {connections['draining']} draining"
 
 
 def status(data: dict[str, Any]) -> str:
-    """A compact overview: supervisor, workers, last reload, then a line per route and target."""
+    """A compact overview: supervisor, workers, last reload, then tables of what there is."""
     supervisor = data["supervisor"]
     totals = data.get("totals", {})
     uptime = span(supervisor["uptime_s"])
@@ -53,18 +50,49 @@ def status(data: dict[str, Any]) -> str:
         f"generation   {data['generation']}{_last_reload(data.get('last_reload', {}))}",
         f"workers      {_workers(data)}",
         f"connections  {data['connections']} now, {totals.get('accepted', 0)} accepted",
+        *_losses(totals),
     ]
-    routes = totals.get("routes", {})
-    if routes:
-        lines += ["", _counts_table("ROUTE", routes, with_failures=False)]
-    targets = totals.get("targets", {})
-    if targets:
-        lines += ["", _counts_table("TARGET", targets, with_failures=True)]
-    ends = totals.get("ends", {})
-    if ends:
-        ordered = sorted(ends.items(), key=lambda entry: (-entry[1], entry[0]))
-        lines += ["", table(["ENDED AS", "COUNT"], ordered)]
+    for text in _tables(data, totals):
+        lines += ["", text]
     return "\n".join(lines)
+
+
+def _losses(totals: dict[str, Any]) -> list[str]:
+    """A line for each thing that went missing; none as a rule."""
+    lines = []
+    killed = totals.get("killed", {})
+    if killed.get("workers"):
+        held = killed["accepted"] - killed["ended"]
+        workers = plural(killed["workers"], "worker")
+        lines.append(f"killed       {workers} by force, with {plural(held, 'connection')} open")
+    if full := totals.get("limit_table_full"):
+        lines.append(f"limits       the table was full, {plural(full, 'connection')} not counted")
+    access, other = totals.get("access_lines_dropped", 0), totals.get("log_lines_dropped", 0)
+    if access or other:
+        lines.append(f"lines lost   {access} of the access log, {other} of the log")
+    return lines
+
+
+def _tables(data: dict[str, Any], totals: dict[str, Any]) -> Iterator[str]:
+    if routes := totals.get("routes", {}):
+        yield _counts_table("ROUTE", routes, with_failures=False)
+    if draining := data.get("draining"):
+        rows = [[one["route"], one["connections"]] for one in draining]
+        yield table(["DRAINING ROUTE", "CONNECTIONS"], rows)
+    if workers := data.get("draining_workers"):
+        rows = [[one["slot"], one["pid"], one["connections"]] for one in workers]
+        yield table(["DRAINING WORKER", "PID", "CONNECTIONS"], rows)
+    if targets := totals.get("targets", {}):
+        yield _counts_table("TARGET", targets, with_failures=True)
+    if ends := totals.get("ends", {}):
+        ordered = sorted(ends.items(), key=lambda entry: (-entry[1], entry[0]))
+        yield table(["ENDED AS", "COUNT"], ordered)
+    if restarts := data.get("restarts"):
+        rows = [
+            [moment(one["time"]), one["slot"], one["pid"] or "-", one["kind"], one["reason"]]
+            for one in restarts[-SHOWN_RESTARTS:]
+        ]
+        yield table(["RESTARTED", "SLOT", "PID", "AS", "REASON"], rows)
 
 
 def _workers(data: dict[str, Any]) -> str:
@@ -76,11 +104,14 @@ def _workers(data: dict[str, Any]) -> str:
 
 
 def _last_reload(last: dict[str, Any]) -> str:
-    if last.get("ok", True):
+    if not last.get("result"):
         return ""
+    at = moment(last["time"])
+    if last["ok"]:
+        return f" (the last reload was ok, {at}: {last['summary']})"
     messages = [problem.get("message", "") for problem in last.get("errors", [])]
     more = f" and {len(messages) - 1} more" if len(messages) > 1 else ""
-    return f" (the last reload was refused: {''.join(messages[:1])}{more})"
+    return f" (the last reload was refused, {at}: {''.join(messages[:1])}{more})"
 
 
 def _counts_table(title: str, entries: dict[str, Any], *, with_failures: bool) -> str:
@@ -101,7 +132,7 @@ def _counts_table(title: str, entries: dict[str, Any], *, with_failures: bool) -
 
 
 def workers(data: dict[str, Any]) -> str:
-    """One line per slot."""
+    """One line per worker; those that drain stand beside their successors."""
     rows: list[list[object]] = [
         [
             worker.get("slot", 0),
@@ -109,11 +140,20 @@ def workers(data: dict[str, Any]) -> str:
             worker.get("state", "?"),
             worker.get("generation", 0),
             worker.get("connections", 0),
+            worker.get("accepted", 0),
             span(worker.get("age_s", 0.0)),
             f"{worker.get('lag_s', 0.0) * 1000:.1f} ms",
             worker.get("restarts", 0),
         ]
         for worker in data.get("workers", [])
     ]
-    header = ["SLOT", "PID", "STATE", "GENERATION", "CONNECTIONS", "AGE", "LOOP LAG", "RESTARTS"]
-    return table(header, rows)
+    header = ["SLOT", "PID", "STATE", "GENERATION", "CONNECTIONS", "ACCEPTED", "AGE", "LOOP LAG"]
+    return table([*header, "RESTARTS"], rows)
+
+
+def resized(data: dict[str, Any]) -> str:
+    """``workers: 3 wanted, 3 ready, 1 draining``."""
+    counts = {"ready": data["ready"]}
+    counts |= {state: data[state] for state in ("starting", "silent", "draining", "failed")}
+    others = [f"{count} {state}" for state, count in counts.items() if count or state == "ready"]
+    return ", ".join([f"workers: {data['wanted']} wanted", *others])

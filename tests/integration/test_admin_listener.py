@@ -15,7 +15,7 @@ from shared.errors import StartError
 from shared.stats import ListenerCounts, Totals
 from supervisor import admin
 from supervisor.admin import AdminServer
-from supervisor.facts import Facts
+from supervisor.facts import Facts, WorkerLoad
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -38,6 +38,10 @@ class View:
     def worker_lags(self) -> dict[int, float]:
         """One worker that is on time."""
         return {0: 0.0}
+
+    def worker_loads(self) -> dict[int, WorkerLoad]:
+        """That worker holds one of three connections still."""
+        return {0: WorkerLoad(accepted=3, connections=1)}
 
     def restarts(self) -> dict[str, int]:
         """None so far."""

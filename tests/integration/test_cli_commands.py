@@ -70,6 +70,11 @@ def test_help_names_every_command() -> None:
         ["validate"],
         ["stop", "--timeout", "soon"],
         ["start", "--workers", "0"],
+        ["workers", "sack"],
+        ["workers", "list", "2"],
+        ["workers", "add", "0"],
+        ["workers", "remove", "one"],
+        ["workers", "add", "--timeout", "soon"],
         ["start", "--workers", "many"],
         ["probe", "127.0.0.1"],
         ["probe", "127.0.0.1:80", "--proxy", "v3"],
@@ -90,14 +95,14 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert problem["message"]
 
 
-@pytest.mark.parametrize("verb", ["status", "workers", "reload", "stop"])
-def test_not_running(verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["status", "workers", "workers add 2", "reload", "stop"])
+def test_not_running(line: str, tmp_path: Path) -> None:
     """Status 3 and how to start, by option and by environment, whether the directory exists."""
-    done = run(verb, "--runtime-dir", str(tmp_path))
+    done = run(*line.split(), "--runtime-dir", str(tmp_path))
     assert done.returncode == 3
     assert done.stdout == ""
     assert "proxyctl start" in done.stderr
-    done = run(verb, "--json", PROXYCTL_RUNTIME_DIR=str(tmp_path / "missing"))
+    done = run(*line.split(), "--json", PROXYCTL_RUNTIME_DIR=str(tmp_path / "missing"))
     assert done.returncode == 3
     assert one_object(done)["errors"][0]["code"] == "not_running"
 

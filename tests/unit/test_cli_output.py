@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -96,16 +97,71 @@ def test_tables_align() -> None:
 
 
 def test_reload_text() -> None:
-    """The summary line counts, the lines below it name."""
-    changes = {"added": ["new"], "changed": ["a", "b"], "removed": ["old"]}
-    data = {"generation": 12, "seconds": 0.84, "summary": "+1 route, ~2, -1", "routes": changes}
-    lines = views.reloaded(data).splitlines()
-    assert lines[0] == "reload ok in 0.8 s, generation 12: +1 route, ~2, -1"
-    assert lines[1:] == ["  + new", "  ~ a", "  ~ b", "  - old"]
-    changes["added"] = [f"route-{number}" for number in range(5000)]
-    lines = views.reloaded(data).splitlines()
-    assert len(lines) == views.SHOWN_ROUTES + 2
-    assert lines[-1] == f"  and {5003 - views.SHOWN_ROUTES} more"
+    """One line, whatever has changed."""
+    data = {"generation": 12, "seconds": 0.84, "summary": "+1 route, ~2, -1"}
+    data |= {"connections": {"kept": 214, "draining": 3}}
+    assert views.reloaded(data) == (
+        "reload ok in 0.8 s, generation 12: +1 route, ~2, -1; 214 connections kept, 3 draining"
+    )
+
+
+def test_workers_text_after_a_resize() -> None:
+    """Ready workers are always told of, others where there are any."""
+    counts = {"wanted": 3, "ready": 3, "starting": 0, "silent": 0, "draining": 0, "failed": 0}
+    assert views.resized(counts) == "workers: 3 wanted, 3 ready"
+    counts |= {"ready": 0, "draining": 1, "failed": 2}
+    assert views.resized(counts) == "workers: 3 wanted, 0 ready, 1 draining, 2 failed"
+
+
+def status_data(**more: object) -> dict[str, Any]:
+    """The least that `status` shows, and what a test adds to it."""
+    supervisor = {"version": "1", "pid": 7, "uptime_s": 5.0, "config": "a.yaml"}
+    workers = {"wanted": 2, "ready": 2, "draining": 1}
+    base = {"supervisor": supervisor, "generation": 3, "workers": workers, "connections": 4}
+    return {**base, **more}
+
+
+def test_status_text_shows_what_drains_and_what_was_restarted() -> None:
+    """Routes and workers on their way out with their connections; the last restarts with why."""
+    restart = {"time": 0.0, "slot": 1, "pid": 42, "kind": "killed", "reason": "SIGKILL"}
+    old = {**restart, "pid": 41}
+    text = views.status(
+        status_data(
+            draining=[{"route": "old", "connections": 3}],
+            draining_workers=[{"slot": 1, "pid": 99, "connections": 2}],
+            restarts=[old, *[restart] * views.SHOWN_RESTARTS],
+        )
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert ["old", "3"] in lines
+    assert ["1", "99", "2"] in lines
+    assert sum(line[-4:] == ["1", "42", "killed", "SIGKILL"] for line in lines) == 5
+    assert not any("41" in line for line in lines)
+
+
+def test_status_text_shows_the_last_reload() -> None:
+    """Its outcome, and the first reason where it was refused."""
+    assert "generation   3\n" in views.status(status_data())
+    last = {"result": "ok", "ok": True, "time": 0.0, "summary": "+1 route", "errors": []}
+    text = views.status(status_data(last_reload=last))
+    assert f"(the last reload was ok, {output.moment(0.0)}: +1 route)" in text
+    errors = [{"message": "no port"}, {"message": "no target"}]
+    last |= {"result": "refused", "ok": False, "errors": errors}
+    text = views.status(status_data(last_reload=last))
+    assert f"(the last reload was refused, {output.moment(0.0)}: no port and 1 more)" in text
+
+
+def test_status_text_shows_losses_only_where_there_are_any() -> None:
+    """Connections of killed workers, a full limit table, and lines that could not be written."""
+    killed = {"workers": 0, "accepted": 0, "dialled": 0, "ended": 0}
+    totals = {"killed": killed, "limit_table_full": 0, "access_lines_dropped": 0}
+    assert len(views.status(status_data(totals=totals)).splitlines()) == 5
+    killed |= {"workers": 2, "accepted": 9, "ended": 8}
+    totals |= {"limit_table_full": 5, "access_lines_dropped": 6, "log_lines_dropped": 1}
+    text = views.status(status_data(totals=totals))
+    assert "2 workers by force, with 1 connection open" in text
+    assert "the table was full, 5 connections not counted" in text
+    assert "6 of the access log, 1 of the log" in text
 
 
 def test_stop_text() -> None:

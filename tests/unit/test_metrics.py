@@ -15,7 +15,7 @@ from shared.stats import (
     Totals,
     add,
 )
-from supervisor.facts import Facts
+from supervisor.facts import Facts, WorkerLoad
 from supervisor.metrics import Reading, as_json, render
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -38,7 +38,8 @@ def snapshot(slot: int) -> Snapshot:
         targets={"127.0.0.1:9000": target},
         connect=connect,
     )
-    listener = ListenerCounts(accepted=11, proxy_headers={"v2": 3}, refused={"no_route": 2})
+    refused = {"no_route": 2, "blocked": 3, "limit": 4, "rate": 5}
+    listener = ListenerCounts(accepted=11, proxy_headers={"v2": 3}, refused=refused)
     return Snapshot(
         slot=slot,
         pid=100 + slot,
@@ -47,6 +48,9 @@ def snapshot(slot: int) -> Snapshot:
         sequence=1,
         accept_pauses=1,
         log_lines_dropped=4,
+        access_lines=30,
+        access_lines_dropped=5,
+        limit_table_full=6,
         listeners={"127.0.0.1:8080": listener},
         routes={"api": route},
     )
@@ -72,6 +76,7 @@ def reading(totals: Totals | None = None) -> Reading:
         facts=facts,
         worker_states={"ready": 2, "starting": 0},
         worker_lags={1: 0.25, 0: 0.5},
+        worker_loads={0: WorkerLoad(accepted=40, connections=3)},
         restarts={"crash": 3},
     )
 
@@ -99,6 +104,9 @@ def test_every_number_of_the_workers_is_in_the_text() -> None:
         key("listener_accepted_total", listener="127.0.0.1:8080"): 22,
         key("proxy_headers_total", listener="127.0.0.1:8080", result="v2"): 6,
         key("refused_total", listener="127.0.0.1:8080", end="no_route"): 4,
+        key("refused_total", listener="127.0.0.1:8080", end="blocked"): 6,
+        key("refused_total", listener="127.0.0.1:8080", end="limit"): 8,
+        key("refused_total", listener="127.0.0.1:8080", end="rate"): 10,
         key("route_connections", route="api"): 3,
         key("route_connections_total", route="api"): 18,
         key("route_received_bytes_total", route="api"): 2000,
@@ -118,6 +126,11 @@ def test_every_number_of_the_workers_is_in_the_text() -> None:
         key("worker_loop_lag_seconds", slot="1"): 0.25,
         key("accept_pauses_total"): 2,
         key("log_lines_dropped_total"): 8,
+        key("worker_accepted_total", slot="0"): 40,
+        key("worker_connections", slot="0"): 3,
+        key("access_log_lines_total"): 60,
+        key("access_log_lines_dropped_total"): 10,
+        key("limit_table_full_total"): 12,
         key("draining_connections"): 6,
         key("config_generation"): 12,
         key("config_last_reload_successful"): 0,
