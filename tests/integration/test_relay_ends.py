@@ -75,7 +75,7 @@ def test_half_close_is_passed_on_and_the_other_side_goes_on(is_client_first: boo
         first.sendall(b"request")
         first.shutdown(socket.SHUT_WR)
         assert read_to_end(second) == b"request"
-        assert state(plane) is State.HALF_CLOSED
+        wait_until(lambda: state(plane) is State.HALF_CLOSED, "the state follows the FIN")
         with in_thread(lambda: second.sendall(LARGE), second.close):
             assert read_to_end(first) == LARGE
         plane.wait_ends({"client_closed" if is_client_first else "target_closed": 1})
