@@ -256,7 +256,7 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     runtime_dir: str
     counts_row: int  # row of both memfds that this incarnation writes
     log_level: str
-    log_format: str  # console, json or auto
+    log_format: str  # console, json, journald or auto
     log_file: str  # "" is standard error
 
 

@@ -27,6 +27,24 @@ def spread(slots: int, owners: Mapping[int, int]) -> Share:
     return {key: frozenset(indexes) for key, indexes in share.items()}
 
 
-def union(current: Mapping[int, Iterable[int]], target: Share) -> Share:
-    """What each worker of ``target`` polls while a change is under way: old and new."""
-    return {key: indexes | frozenset(current.get(key, ())) for key, indexes in target.items()}
+def union(slots: int, current: Mapping[int, Iterable[int]], target: Share) -> Share:
+    """What each worker of ``target`` polls while a change is under way: old and new.
+
+    A socket that nobody of them polls so far is polled by all until the change is through: should
+    its new owner hang as well, it does not wait for that to be found.
+    """
+    polled = {index for key in target for index in current.get(key, ())}
+    lost = frozenset(range(slots)) - polled
+    return {
+        key: indexes | lost | frozenset(current.get(key, ())) for key, indexes in target.items()
+    }
+
+
+def steered(slots: int, owners: Mapping[int, int]) -> frozenset[int]:
+    """The socket indexes that new connections are sent to, for even shares; empty: to all.
+
+    ``owners`` as for `spread`. Each worker has one socket of its own, so these are as many as
+    there are workers.
+    """
+    own = frozenset(slot for slot in owners.values() if slot < slots)
+    return own if len(own) < slots else frozenset()

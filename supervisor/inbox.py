@@ -44,11 +44,13 @@ class Inbox:
     def _sort(self, worker: WorkerProcess, body: WorkerMessage) -> None:
         generations = self._pool.generations
         match body:
-            case Heartbeat(lag_s=lag_s, connections=connections):
+            case Heartbeat(lag_s=lag_s, connections=connections, generation=generation):
                 worker.lag_s, worker.connections = lag_s, connections
+                generations.serves(worker, generation)
             case Hello(protocol=protocol):
                 if protocol == PROTOCOL:
                     generations.hello(worker)
+                    self._logs.greet(worker)
                 else:
                     worker.kill(f"speaks protocol {protocol}, not {PROTOCOL}")
             case Progress():
@@ -57,12 +59,12 @@ class Inbox:
                 generations.prepared(worker, generation)
             case Refused(generation=generation, reason=reason):
                 generations.refused(worker, generation, reason)
-            case Committed(generation=generation):
-                generations.has_committed(worker, generation)
+            case Committed(generation=generation, kept=kept, draining=draining):
+                generations.has_committed(worker, generation, kept, draining)
             case Assigned(epoch=epoch):
                 self._pool.assigner.assigned(worker, epoch)
             case Retired(listeners=listeners):
-                worker.retired.update(listeners)
+                generations.retired(worker, listeners)
                 self._pool.changed.set()
             case Drained(drained=drained, cut=cut):
                 worker.drained = (drained, cut)

@@ -12,14 +12,16 @@ import errno
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct, structs
 
+from shared import syn_filter
 from shared.errors import StartError
 from shared.plan import ListenerPlan, Plan, RoutePlan
-from supervisor import port_owner, syn_filter
+from supervisor import port_owner, steering
 
 BACKLOG: Final = 4096  # net.core.somaxconn since Linux 5.4
 
@@ -33,11 +35,21 @@ class HeldListener(Struct):
     plan: ListenerPlan
     sockets: list[socket.socket]
     is_retiring: bool = False
+    is_listening: bool = True
+    is_steered: bool = False
     inode: int = 0  # of a Unix socket's file
 
     def close(self) -> None:
-        """Close our copies, and remove a Unix socket's file unless a successor has put its own."""
+        """Stop listening, and remove a Unix socket's file unless a successor has put its own.
+
+        Not only our copies are concerned: a worker that hangs may still hold some, and a port
+        that is gone must be refused all the same.
+        """
         for held in self.sockets:
+            try:
+                held.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it did not listen yet
             held.close()
         if self.plan.path:
             _unlink(self.plan.path, self.inode)
@@ -52,10 +64,15 @@ class Opened(Struct):
 
 
 class Listeners:
-    """Every listener that is held, by its id."""
+    """Every listener that is held, by its id.
+
+    `open` may run in a thread of its own; everything else is for the loop's.
+    """
 
     def __init__(self) -> None:
         self.held: dict[int, HeldListener] = {}
+        self._steered: tuple[int, ...] = ()  # socket indexes; empty: the kernel's own hash
+        self._steering = threading.Lock()
 
     def open(self, plans: Sequence[ListenerPlan]) -> Opened:
         """Hold all of ``plans``; those held already stay as they are.
@@ -87,6 +104,56 @@ class Listeners:
             held = self.held.pop(listener_id, None)
             if held is not None:
                 held.close()
+
+    def listen(self) -> list[str]:
+        """Listen where that was put off until the generation is final; what failed, as text.
+
+        A socket that would take over from another of ours must not get connections for a
+        generation that may still be refused.
+        """
+        problems = []
+        begun = [held for held in self.held.values() if not held.is_listening]
+        for held in begun:
+            held.is_listening = True
+            try:
+                for one in held.sockets:
+                    one.listen(BACKLOG)
+            except OSError as error:
+                problems.append(f"{held.plan.name}: {error.strerror}")
+        with self._steering:
+            for held in begun:
+                self._steer(held)
+        return problems
+
+    def steer(self, indexes: Iterable[int]) -> str:
+        """Send new connections to these socket indexes only, evenly; empty: to all, by hash.
+
+        Returns why the kernel refuses, "" when it does not; then shares are as its hash makes
+        them, and nothing else is worse.
+        """
+        problem = ""
+        with self._steering:
+            self._steered = tuple(sorted(indexes))
+            for held in self.held.values():
+                problem = self._steer(held) or problem
+        return problem
+
+    def _steer(self, held: HeldListener) -> str:
+        count = len(held.sockets)
+        wanted = self._steered if all(index < count for index in self._steered) else ()
+        if count == 1 or not (wanted or held.is_steered):
+            return ""  # shared by all workers, or never steered
+        if not held.is_listening:
+            return ""  # a socket with a program could not begin to listen beside others of its port
+        try:
+            if wanted:
+                steering.attach(held.sockets[0], wanted)
+            else:
+                steering.detach(held.sockets[0])
+        except OSError as error:
+            return f"{held.plan.name}: {error.strerror}"
+        held.is_steered = bool(wanted)
+        return ""
 
     def stop_accepting(self, ids: Iterable[int]) -> None:
         """Drop new SYNs; handshakes in flight complete."""
@@ -124,31 +191,41 @@ class Listeners:
         return [held for held in found if held is not None and not held.plan.path]
 
     def _open_one(self, plan: ListenerPlan, opened: Opened) -> None:
+        others = list(self.held.values())  # in one step: the loop may close one meanwhile
+        ours = [held.plan.id for held in others if _overlap(plan, held.plan)]
+        is_listening = set(ours) <= set(opened.new)
         try:
-            sockets = _open_unix(plan) if plan.path else self._open_tcp(plan)
+            if plan.path:
+                sockets = _open_unix(plan)
+            else:
+                sockets = _open_tcp(plan, may_join=bool(ours), is_listening=is_listening)
         except OSError as error:
             if error.errno in _LACKING:
                 opened.lacking.append(plan.id)
                 opened.warnings.append(f"cannot listen on {plan.name}: {error.strerror}; skipped")
                 return
             raise _refusal(plan, error) from error
-        inode = os.lstat(plan.path).st_ino if plan.path else 0
-        self.held[plan.id] = HeldListener(plan=plan, sockets=sockets, inode=inode)
+        held = HeldListener(plan=plan, sockets=sockets)
+        held.inode = os.lstat(plan.path).st_ino if plan.path else 0
+        held.is_listening = is_listening
         opened.new.append(plan.id)
+        with self._steering:
+            self.held[plan.id] = held
+            self._steer(held)
 
-    def _open_tcp(self, plan: ListenerPlan) -> list[socket.socket]:
-        # Without SO_REUSEPORT the first bind fails when anyone listens there, even one of our
-        # own user, who would else silently share the port. Set afterwards, it lets ours join.
-        is_ours = any(_overlap(plan, held.plan) for held in self.held.values())
-        sockets = [_bind_tcp(plan, may_join=is_ours)]
-        try:
-            while len(sockets) < plan.sockets:
-                sockets.append(_bind_tcp(plan, may_join=True))
-        except OSError:
-            for one in sockets:
-                one.close()
-            raise
-        return sockets
+
+def _open_tcp(plan: ListenerPlan, *, may_join: bool, is_listening: bool) -> list[socket.socket]:
+    # Without SO_REUSEPORT the first bind fails when anyone listens there, even one of our
+    # own user, who would else silently share the port. Set afterwards, it lets ours join.
+    sockets = [_bind_tcp(plan, may_join=may_join, is_listening=is_listening)]
+    try:
+        while len(sockets) < plan.sockets:
+            sockets.append(_bind_tcp(plan, may_join=True, is_listening=is_listening))
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
 
 
 def _without(route: RoutePlan, lacking: frozenset[int]) -> RoutePlan:
@@ -165,7 +242,7 @@ def _overlap(one: ListenerPlan, other: ListenerPlan) -> bool:
     return one.host == other.host or one.host in wildcards or other.host in wildcards
 
 
-def _bind_tcp(plan: ListenerPlan, *, may_join: bool) -> socket.socket:
+def _bind_tcp(plan: ListenerPlan, *, may_join: bool, is_listening: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
     one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -178,7 +255,8 @@ def _bind_tcp(plan: ListenerPlan, *, may_join: bool) -> socket.socket:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted sockets inherit it, which saves a system call for each.
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        one.listen(BACKLOG)
+        if is_listening:
+            one.listen(BACKLOG)
     except OSError:
         one.close()
         raise

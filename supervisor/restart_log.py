@@ -6,19 +6,27 @@ import time
 from collections import deque
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-_KEPT: Final = 20
+_KEPT: Final = 200
 
 
 class Restart(Struct, frozen=True, kw_only=True):
-    """A worker that ended unasked. ``kind`` is the label of the counter; ``time`` since 1970."""
+    """A worker that ended unasked, or could not follow a generation and was replaced.
+
+    ``kind`` is the label of the counter; ``time`` since 1970. ``accepted``, ``dialled`` and
+    ``ended`` are the connections that the worker counted in all its life.
+    """
 
     slot: int
-    pid: int  # 0: it never came to be
-    kind: str  # crashed, killed, hung, boot, fork
+    kind: str  # crashed, killed, hung, boot, fork, outdated
     reason: str
-    time: float
+    pid: int = 0  # 0: it never came to be
+    incarnation: int = 0
+    accepted: int = 0
+    dialled: int = 0
+    ended: int = 0
+    time: float = field(default_factory=time.time)
 
 
 class RestartLog:
@@ -28,7 +36,7 @@ class RestartLog:
         self.last: deque[Restart] = deque(maxlen=_KEPT)
         self.counts: dict[str, int] = {}
 
-    def note(self, slot: int, pid: int, kind: str, reason: str) -> None:
+    def note(self, restart: Restart) -> None:
         """One more."""
-        self.last.append(Restart(slot=slot, pid=pid, kind=kind, reason=reason, time=time.time()))
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.last.append(restart)
+        self.counts[restart.kind] = self.counts.get(restart.kind, 0) + 1

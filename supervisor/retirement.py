@@ -8,18 +8,16 @@ sockets.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+from shared import syn_filter
 from shared.log import Logger
-from shared.messages import Retire
-from supervisor.listeners import HeldListener, Listeners
+from supervisor.listeners import Listeners
 from supervisor.worker_pool import WorkerPool
 
-# A round trip, and one more SYN-ACK, which is sent after a second (tcp_synack_retries in tcp(7)).
-HANDSHAKE_S: Final = 1.2
-LOOPBACK_HANDSHAKE_S: Final = 0.05
+# Whoever dials before the answer to the reload has come to who asked for it is to be served.
+_ANSWER_S: Final = 0.3
 _ACCEPT_S: Final = 2.0  # for the workers to say that nothing waits any more
 
 
@@ -68,23 +66,24 @@ class Retirement:
     async def accept_what_waits(self, ids: set[int], timeout_s: float) -> None:
         """Have the workers accept all that waits at these listeners and close their copies."""
         pool = self._pool
-        for worker in pool.workers.values():
-            worker.retired -= ids
-        pool.send_all(Retire(listeners=sorted(ids)))
         asked = [worker for worker in pool.workers.values() if worker.has_said_hello]
+        for worker in asked:
+            pool.generations.retire(worker, ids)
 
         def are_all_done() -> bool:
             return all(
-                ids <= worker.retired or worker.is_silent or worker.incarnation not in pool.workers
+                worker.is_silent
+                or worker.incarnation not in pool.workers
+                or not ids & worker.retiring
                 for worker in asked
             )
 
         if not await pool.wait(are_all_done, timeout_s):
             self._log.warning("a worker has not closed its listeners in time")
-        pool.generations.forget_listeners(ids)
 
     async def _retire(self, gone: set[int]) -> None:
-        self._listeners.stop_accepting(gone)
+        await asyncio.sleep(_ANSWER_S)
+        self._listeners.stop_accepting(gone & self._waiting)
         await asyncio.sleep(handshake_s(self._listeners, gone))
         left = gone & self._waiting
         if not left:
@@ -104,11 +103,4 @@ class Retirement:
 def handshake_s(listeners: Listeners, ids: Iterable[int]) -> float:
     """How long handshakes in flight at these listeners may take, in seconds."""
     held = (listeners.held.get(listener) for listener in ids)
-    return max((_handshake_s(one) for one in held if one is not None), default=0.0)
-
-
-def _handshake_s(held: HeldListener) -> float:
-    if held.plan.path:
-        return 0.0
-    address = ipaddress.ip_address(held.plan.host.partition("%")[0])
-    return LOOPBACK_HANDSHAKE_S if address.is_loopback else HANDSHAKE_S
+    return max((syn_filter.handshake_s(one.plan.host) for one in held if one), default=0.0)

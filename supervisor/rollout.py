@@ -8,7 +8,9 @@ are known by their incarnation.
 
 Only Refused vetoes. The first Commit is final: after it nothing can refuse the generation any
 more, and a worker that cannot follow is replaced. A worker that dies is not waited for; one that
-falls silent is set aside, and gets its Commit when it has caught up.
+falls silent is set aside, and gets its Commit when it has caught up. A silent one is sent nothing:
+it is asked once it beats again, and what it has not learnt by the end it learns on its own
+(`supervisor/generations.py`).
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ Action = SendPrepare | SendCommit | SendAbort | Replace
 
 
 class _Step(StrEnum):
+    ASIDE = "aside"  # not asked yet
     PREPARING = "preparing"
     PREPARED = "prepared"
     COMMIT_SENT = "commit_sent"
@@ -89,11 +92,16 @@ class Rollout:
         """Whether this worker was asked to prepare."""
         return incarnation in self._workers
 
-    def begin(self, incarnations: list[int], now: float) -> list[Action]:
-        """Ask these workers. Without any, the generation is committed at once."""
+    def begin(
+        self, incarnations: list[int], now: float, silent: frozenset[int] = frozenset()
+    ) -> list[Action]:
+        """Ask these workers, the ``silent`` ones later. Without any it is committed at once."""
+        asked = [incarnation for incarnation in incarnations if incarnation not in silent]
         for incarnation in incarnations:
-            self._workers[incarnation] = _Participant(_Step.PREPARING, now)
-        return [*map(SendPrepare, incarnations), *self._advance()]
+            is_silent = incarnation in silent
+            step = _Step.ASIDE if is_silent else _Step.PREPARING
+            self._workers[incarnation] = _Participant(step, now, is_silent)
+        return [*map(SendPrepare, asked), *self._advance()]
 
     def join(self, incarnation: int, now: float) -> list[Action]:
         """A worker that was forked meanwhile takes part."""
@@ -116,7 +124,7 @@ class Rollout:
     def refused(self, incarnation: int, reason: str) -> list[Action]:
         """The worker cannot build it: a veto before the first Commit, else its own end."""
         worker = self._workers.get(incarnation)
-        if worker is None or worker.step is not _Step.PREPARING:
+        if worker is None or worker.step in (_Step.ASIDE, _Step.COMMITTED):
             return []
         if self.phase is Phase.PREPARING:
             return self.refuse(reason)
@@ -130,7 +138,11 @@ class Rollout:
             return []
         self.phase = Phase.REFUSED
         self.reason = reason
-        return [SendAbort(incarnation) for incarnation in self._workers]
+        return [
+            SendAbort(incarnation)
+            for incarnation, worker in self._workers.items()
+            if worker.step is not _Step.ASIDE
+        ]
 
     def committed(self, incarnation: int) -> list[Action]:
         """The worker serves by it."""
@@ -145,12 +157,24 @@ class Rollout:
         self._workers.pop(incarnation, None)
         return self._advance()
 
-    def silent(self, incarnation: int, is_silent: bool) -> list[Action]:
+    def silent(self, incarnation: int, is_silent: bool, now: float) -> list[Action]:
         """The worker stopped beating, or beats again."""
         worker = self._workers.get(incarnation)
         if worker is None or worker.is_silent == is_silent:
             return []
         worker.is_silent = is_silent
+        worker.progress_at = now  # nobody makes progress while stopped
+        if not is_silent and worker.step is _Step.ASIDE and not self.is_over:
+            worker.step = _Step.PREPARING
+            return [SendPrepare(incarnation), *self._advance()]
+        return self._advance()
+
+    def set_aside(self, incarnation: int) -> list[Action]:
+        """It could not be asked: its queue is full. It is asked again once it says something."""
+        worker = self._workers.get(incarnation)
+        if worker is None or self.is_over:
+            return []
+        worker.step, worker.is_silent = _Step.ASIDE, True
         return self._advance()
 
     def tick(self, now: float) -> list[Action]:
@@ -179,7 +203,7 @@ class Rollout:
             self.phase = Phase.COMMITTING
         actions: list[Action] = []
         for incarnation, worker in self._workers.items():
-            if worker.step is _Step.PREPARED:
+            if worker.step is _Step.PREPARED and not worker.is_silent:
                 worker.step = _Step.COMMIT_SENT
                 actions.append(SendCommit(incarnation))
         if all(worker.step is _Step.COMMITTED for worker in heard):

@@ -60,17 +60,19 @@ class Shutdown:
         pool.generations.close("proxyctl stops")
         if not order.hurry.is_set():
             await self._retire_all(order)
-            pool.send_all(Drain(deadline_s=order.drain_s, close_listeners=True))
             for worker in pool.workers.values():
+                worker.ended_before = pool.counts.read(worker.counts_row).ended
                 worker.status = Status.DRAINING
+            pool.send_all(Drain(deadline_s=order.drain_s, close_listeners=True))
             await self._until_empty(order.drain_s + _GRACE_S, order.hurry)
         self._listeners.close(list(self._listeners.held))
-        cut = await self._end_the_rest()
-        return Stopped(drained=pool.drained, cut=pool.cut + cut)
+        await self._end_the_rest()
+        return Stopped(drained=pool.drained, cut=pool.cut)
 
     async def _retire_all(self, order: StopOrder) -> None:
         for worker in list(self._pool.workers.values()):
             if worker.status is Status.STARTING:
+                worker.is_unwanted = True
                 worker.kill("proxyctl stops")  # it serves nothing yet
         ids = set(self._listeners.held)
         self._listeners.stop_accepting(ids)
@@ -78,21 +80,19 @@ class Shutdown:
         await self._retirement.accept_what_waits(ids, _ACCEPT_S)
         self._listeners.close(ids)
 
-    async def _end_the_rest(self) -> int:
-        """Stop, then kill; returns how many connections that cut and no worker told of."""
+    async def _end_the_rest(self) -> None:
+        """Stop, then kill."""
         pool = self._pool
         if pool.is_empty():
-            return 0
-        left = list(pool.workers.values())
+            return
         pool.send_all(Stop())
-        if not await pool.wait(pool.is_empty, _STOP_S):
-            for worker in list(pool.workers.values()):
-                worker.kill("it did not stop")
-            if not await pool.wait(pool.is_empty, _KILL_S):
-                pids = [worker.pid for worker in pool.workers.values()]
-                self._log.error("workers are still there", workers=pids)
-        # Of a worker that was killed only its last heartbeat is known.
-        return sum(worker.connections for worker in left if worker.drained is None)
+        if await pool.wait(pool.is_empty, _STOP_S):
+            return
+        for worker in list(pool.workers.values()):
+            worker.kill("it did not stop")
+        if not await pool.wait(pool.is_empty, _KILL_S):
+            pids = [worker.pid for worker in pool.workers.values()]
+            self._log.error("workers are still there", workers=pids)
 
     async def _until_empty(self, timeout_s: float, hurry: asyncio.Event) -> None:
         create = asyncio.get_running_loop().create_task

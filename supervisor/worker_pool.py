@@ -11,34 +11,26 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from msgspec import Struct
-
-from shared.errors import ControlError
+from shared.errors import ControlError, InternalError
+from shared.limit_layout import rows_for
 from shared.log import Logger, LogSettings
 from shared.messages import Drain, Spawn, SupervisorMessage
-from supervisor.assigner import Assigner
+from supervisor.assigner import Assigner, Sockets
 from supervisor.control_server import ControlServer
-from supervisor.counts import CountsTable
+from supervisor.counts import CountsTable, Killed
 from supervisor.fork_client import ForkServer
-from supervisor.generations import Generations
+from supervisor.generations import Duties, Generations
 from supervisor.ledger import Ledger
+from supervisor.limit_tables import LimitTables
 from supervisor.listeners import Listeners
 from supervisor.restart_log import RestartLog
-from supervisor.restart_policy import SlotHistory, WorkerEnd, after_end
 from supervisor.strays import StrayReaper
+from supervisor.worker_ends import Accounts, Slot, WorkerEnds
 from supervisor.worker_process import Exit, Status, WorkerProcess, WorkerState
 
 TICK_S: Final = 0.1
 SILENT_S: Final = 1.0  # without a heartbeat: siblings adopt its listeners (design section 3)
 _STALL_S: Final = 0.5  # we ourselves were away: what workers said meanwhile is still unread
-_LAST_SNAPSHOT_S: Final = 0.25  # a dead worker's last bytes are read by ZeroMQ's own thread
-
-
-class _Slot(Struct):
-    history: SlotHistory = SlotHistory()
-    worker: WorkerProcess | None = None
-    restarts: int = 0
-    is_spawning: bool = False
 
 
 class WorkerPool:
@@ -60,30 +52,51 @@ class WorkerPool:
         self.wanted = wanted
         self.watchdog_s = 10.0
         self.log_settings = log_settings
-        self.restarts = RestartLog()
         self.workers: dict[int, WorkerProcess] = {}  # alive, by incarnation
-        self.counts = CountsTable()
+        self.counts = CountsTable(rows_for(slots))
+        self.limits = LimitTables(rows_for(slots))
         self.fork_server = ForkServer(log)
-        self.generations = Generations(self.workers, control, listeners, log, self._on_ready)
-        self.assigner = Assigner(self.workers, slots, control, self._on_handed_over)
-        self.changed = asyncio.Event()  # a worker got ready or ended; for those who wait for it
+        duties = Duties(self._on_serving, self._on_replace)
+        self.generations = Generations(self.workers, control, listeners, log, duties)
+        sockets = Sockets(listeners, slots)
+        self.assigner = Assigner(self.workers, sockets, control, log, self._on_handed_over)
         self.is_stopping = False  # nothing is replaced any more
-        self.drained = 0
-        self.cut = 0
         self._run = run
         self._runtime_dir = runtime_dir
         self._control = control
         self._ledger = ledger
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._slots = [_Slot() for _ in range(slots)]
+        self._slots = [Slot() for _ in range(slots)]
+        accounts = Accounts(ledger, self.counts, self.limits)
+        self._ends = WorkerEnds(self._slots, accounts, control, log)
+        self.changed = self._ends.changed  # for those who wait for a worker to get ready or end
         self._incarnation = 0
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._burying: dict[int, WorkerProcess] = {}
         self._strays = StrayReaper()
 
-    # What there is
+    # What there is, and what there was
+
+    @property
+    def restarts(self) -> RestartLog:
+        """Workers that ended unasked."""
+        return self._ends.restarts
+
+    @property
+    def killed(self) -> Killed:
+        """What forced ends cost: the counts of all workers that ended by a signal or a crash."""
+        return self._ends.killed
+
+    @property
+    def drained(self) -> int:
+        """Connections that ended by themselves after the full stop began."""
+        return self._ends.drained
+
+    @property
+    def cut(self) -> int:
+        """Connections that the full stop cut."""
+        return self._ends.cut
 
     @property
     def slots(self) -> int:
@@ -108,7 +121,7 @@ class WorkerPool:
 
     def find(self, incarnation: int) -> WorkerProcess | None:
         """A worker that lives, or died a moment ago and whose last words may still come."""
-        return self.workers.get(incarnation) or self._burying.get(incarnation)
+        return self.workers.get(incarnation) or self._ends.burying.get(incarnation)
 
     def counts_by_state(self) -> dict[str, int]:
         """Workers by state: ready, silent, starting, draining, failed."""
@@ -153,7 +166,7 @@ class WorkerPool:
 
     def is_empty(self) -> bool:
         """No worker lives, and all that the last ones said has been taken in."""
-        return not self.workers and not self._burying
+        return not self.workers and not self._ends.burying
 
     def leave(self, worker: WorkerProcess) -> None:
         """Hand its listeners over, then let it drain; a wanted slot gets a successor first."""
@@ -163,11 +176,16 @@ class WorkerPool:
         if slot.worker is worker:
             slot.worker = None
         if worker.status is Status.STARTING:
+            worker.is_unwanted = True
             worker.kill("no longer wanted")
             return
         worker.status = Status.LEAVING
         self.assigner.change()
         self._wake.set()
+
+    def send(self, worker: WorkerProcess, message: SupervisorMessage) -> None:
+        """Tell one worker."""
+        self._control.send(worker.incarnation, message)
 
     def send_all(self, message: SupervisorMessage) -> None:
         """Tell every worker that has said Hello."""
@@ -215,6 +233,7 @@ class WorkerPool:
         for task in self._tasks:
             task.cancel()
         self.counts.close()
+        self.limits.close()
 
     def _reconcile(self, now: float) -> None:
         for number, slot in enumerate(self._slots):
@@ -232,16 +251,22 @@ class WorkerPool:
 
     # Start and end of a worker
 
-    async def _spawn(self, number: int, slot: _Slot) -> None:
+    async def _spawn(self, number: int, slot: Slot) -> None:
         self._incarnation += 1
+        try:
+            row = self.counts.take(number)
+        except InternalError as error:
+            slot.is_spawning = False
+            self._ends.failed_start(number, f"{error}: too many workers drain")
+            return
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             slot.is_spawning = False
-            self._note_end(number, WorkerEnd(ready_s=None, is_abnormal=True, reason=str(error)))
-            self._log.error("cannot start a worker", slot=number, error=str(error))
+            self.counts.fold(row)
+            self._ends.failed_start(number, str(error))
             return
-        row = self.counts.take()
+        self.limits.open_row(row)
         worker = WorkerProcess(number, self._incarnation, row, ours, self._loop.time())
         # Known before it is there: its Hello may come before the fork server's answer.
         self.workers[worker.incarnation] = worker
@@ -250,7 +275,7 @@ class WorkerPool:
         try:
             with theirs:
                 spawn = self._spawn_message(worker)
-                pid = await self.fork_server.spawn(spawn, theirs, self.counts.fd)
+                pid = await self.fork_server.spawn(spawn, theirs, (self.counts.fd, self.limits.fd))
             worker.watch(pid, self._on_exit)
         except (ControlError, OSError) as error:
             self._give_up(worker, str(error))
@@ -260,16 +285,8 @@ class WorkerPool:
             slot.is_spawning = False
 
     def _give_up(self, worker: WorkerProcess, reason: str) -> None:
-        """There is no process. Should one come up after all, it finds its socket closed."""
         self.workers.pop(worker.incarnation, None)
-        worker.close()
-        self._ledger.fold(worker.incarnation)
-        self.counts.fold(worker.counts_row)
-        slot = self._slots[worker.slot]
-        if slot.worker is worker:
-            slot.worker = None
-        self._note_end(worker.slot, WorkerEnd(ready_s=None, is_abnormal=True, reason=reason))
-        self._note_restart(worker, "fork", reason)
+        self._ends.never_came(worker, reason)
         self.generations.left(worker)
 
     def _spawn_message(self, worker: WorkerProcess) -> Spawn:
@@ -286,93 +303,41 @@ class WorkerPool:
             log_file=self.log_settings.file,
         )
 
-    def _on_ready(self, worker: WorkerProcess) -> None:
-        self._log.info("worker ready", slot=worker.slot, worker=worker.pid)
+    def _on_serving(self, worker: WorkerProcess) -> None:
+        """It serves what is committed: its first generation, or one that it had missed."""
+        if worker.status is Status.STARTING:
+            worker.status = Status.READY
+            worker.ready_at = self._loop.time()
+            self._log.info("worker ready", slot=worker.slot, worker=worker.pid)
+        else:
+            generation = worker.generation
+            self._log.info(
+                "worker has caught up", slot=worker.slot, worker=worker.pid, generation=generation
+            )
         self.assigner.change()
         self.changed.set()
+
+    def _on_replace(self, worker: WorkerProcess, reason: str) -> None:
+        """What it has goes on under what it knows; it gets nothing new."""
+        if worker.status is Status.STARTING:
+            worker.kill(reason)
+        elif worker.status is Status.READY:
+            self._ends.outdated(worker, reason)
+            self.leave(worker)
 
     def _on_handed_over(self, worker: WorkerProcess) -> None:
         worker.status = Status.DRAINING
         worker.indexes = frozenset()
         self._control.send(worker.incarnation, Drain(deadline_s=None))
+        self.changed.set()
 
     def _on_exit(self, worker: WorkerProcess, end: Exit) -> None:
         del self.workers[worker.incarnation]
-        self._burying[worker.incarnation] = worker
-        slot = self._slots[worker.slot]
-        is_expected = worker.drained is not None or self.is_stopping
-        is_expected = is_expected or worker.status in (Status.LEAVING, Status.DRAINING)
-        if slot.worker is worker:
-            slot.worker = None
-            ready_s = None
-            if worker.ready_at is not None:
-                ready_s = self._loop.time() - worker.ready_at
-            is_outside = end.signal == 9 and not worker.our_reason
-            how = WorkerEnd(
-                ready_s=ready_s,
-                is_abnormal=bool(end.status or end.signal),
-                is_outside_kill=is_outside,
-                reason=worker.our_reason or end.text(),
-            )
-            self._note_end(worker.slot, how)
+        self._ends.came(worker, end)
         self.generations.left(worker)
         self.assigner.change()
-        self._start_task(self._bury(worker, end, is_expected))
+        self._start_task(self._ends.bury(worker, end, is_stopping=self.is_stopping))
         self._wake.set()
-
-    async def _bury(self, worker: WorkerProcess, end: Exit, is_expected: bool) -> None:
-        """Take in what it said last, then fold its counters."""
-        deadline = self._loop.time() + _LAST_SNAPSHOT_S
-        while not self._has_said_all(worker) and self._loop.time() < deadline:
-            await asyncio.sleep(_LAST_SNAPSHOT_S / 10)
-            self._control.read_queued_snapshots()
-        self._ledger.fold(worker.incarnation)
-        self.counts.fold(worker.counts_row)
-        worker.close()
-        if worker.drained is not None and self.is_stopping:  # a resize is not the stop's
-            self.drained += worker.drained[0]
-            self.cut += worker.drained[1]
-        if is_expected:
-            self._log.info("worker ended", slot=worker.slot, worker=worker.pid)
-        else:
-            self._note_unasked_end(worker, end)
-        del self._burying[worker.incarnation]
-        self.changed.set()
-
-    def _has_said_all(self, worker: WorkerProcess) -> bool:
-        has_drained = worker.drained is not None or not self.is_stopping
-        return has_drained and self._ledger.has_last(worker.incarnation)
-
-    def _note_unasked_end(self, worker: WorkerProcess, end: Exit) -> None:
-        reason = worker.our_reason or end.text()
-        if worker.last_error:
-            reason = f"{reason}: {worker.last_error}"
-        if worker.our_reason:
-            kind = "hung" if worker.ready_at is not None else "boot"
-        elif worker.ready_at is None:
-            kind = "boot"
-        else:
-            kind = "killed" if end.signal == 9 else "crashed"
-        slot = self._slots[worker.slot]
-        slot.history = SlotHistory(
-            failed_starts=slot.history.failed_starts,
-            not_before=slot.history.not_before,
-            reason=reason,
-        )
-        self._note_restart(worker, kind, reason)
-
-    def _note_end(self, number: int, end: WorkerEnd) -> None:
-        slot = self._slots[number]
-        was_failed = slot.history.is_failed
-        slot.history = after_end(slot.history, end, self._loop.time())
-        slot.restarts += 1
-        if slot.history.is_failed and not was_failed:
-            self._log.error("slot failed: too many failed starts in a row", slot=number)
-        self.changed.set()
-
-    def _note_restart(self, worker: WorkerProcess, kind: str, reason: str) -> None:
-        self._log.warning("worker ended", slot=worker.slot, worker=worker.pid, reason=reason)
-        self.restarts.note(worker.slot, worker.pid, kind, reason)
 
     # Silence
 
@@ -382,8 +347,8 @@ class WorkerPool:
         if worker.is_silent:
             worker.is_silent = False
             self._log.info("worker beats again", slot=worker.slot, worker=worker.pid)
-            self.assigner.change()
             self.generations.silent(worker)
+            self.assigner.change()
 
     def _check_silence(self, now: float) -> None:
         for worker in list(self.workers.values()):

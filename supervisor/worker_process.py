@@ -80,7 +80,12 @@ class WorkerProcess:
         self.is_silent = False
         self.has_said_hello = False
         self.generation = 0  # committed there
-        self.preparing = 0  # on its own, outside of a rollout
+        self.preparing = 0  # whose Prepare was sent last; 0 once that is settled
+        self.is_prepared = False  # with that one
+        self.is_commit_sent = False  # of that one
+        self.is_behind = False  # it serves an older generation than the committed one
+        self.is_outdated = False  # cannot follow any more: drains on what it has
+        self.is_unwanted = False  # ended by us before it served
         self.progress_at = now
         self.connections = 0
         self.lag_s = 0.0
@@ -88,8 +93,11 @@ class WorkerProcess:
         self.epoch = 0
         self.acked_epoch = 0
         self.given: set[int] = set()  # ids of listeners whose descriptors it has
-        self.retired: set[int] = set()  # ids of listeners it says it has closed
+        self.lent: set[int] = set()  # those of them that only the generation in preparation needs
+        self.stale: set[int] = set()  # those that it may still hold and should not
+        self.retiring: set[int] = set()  # ids of listeners that it was told to close
         self.drained: tuple[int, int] | None = None
+        self.ended_before: int | None = None  # connections ended when the full stop's drain began
         self.our_reason = ""  # why we end it by force
         self.last_error = ""  # what it said itself
         self._pidfd = -1
@@ -100,8 +108,8 @@ class WorkerProcess:
 
     @property
     def is_answering(self) -> bool:
-        """Ready, and heard of lately: it may be given listeners."""
-        return self.status is Status.READY and not self.is_silent
+        """Ready, heard of lately, and serving what is committed: it may be given listeners."""
+        return self.status is Status.READY and not self.is_silent and not self.is_behind
 
     def watch(self, pid: int, on_exit: Callable[[WorkerProcess, Exit], None]) -> None:
         """The process is there: call ``on_exit`` once when it has ended."""
@@ -136,12 +144,30 @@ class WorkerProcess:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def give(self, sockets: Iterable[tuple[int, int, socket.socket]]) -> None:
-        """Pass (listener id, socket index, socket) each; what does not fit waits its turn."""
+        """Pass (listener id, socket index, socket) each, for the generation in preparation.
+
+        What does not fit waits its turn.
+        """
         entries = list(sockets)
-        self.given.update(listener for listener, _, _ in entries)
+        self.lent.update(listener for listener, _, _ in entries)
+        self.given |= self.lent
         for start in range(0, len(entries), DESCRIPTORS_PER_MESSAGE):
             self._queue.append(entries[start : start + DESCRIPTORS_PER_MESSAGE])
         self._pump()
+
+    def take_back(self) -> None:
+        """It forgets the generation in preparation, and with that the listeners lent for it."""
+        self.given -= self.lent
+        self.stale |= self.lent
+        self.lent = set()
+        self.preparing = 0
+        self.is_prepared = self.is_commit_sent = False
+
+    def settle(self) -> None:
+        """It serves the generation that it was preparing: what was lent is its own."""
+        self.lent = set()
+        self.preparing = 0
+        self.is_prepared = self.is_commit_sent = False
 
     def close(self) -> None:
         """The process is gone, or was never there: give back what we hold for it."""

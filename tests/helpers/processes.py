@@ -50,6 +50,7 @@ class Proxyctl:
         runtime_dir: Path | None = None,
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
+        command: list[str] | None = None,
         is_ready_expected: bool = True,
     ) -> None:
         self.config_path = directory / f"proxyctl{number}.json"
@@ -60,6 +61,7 @@ class Proxyctl:
         self._workers = workers
         self._environment = environment or {}
         self._cwd = cwd
+        self._command = command or _command()  # what runs `start`
         self._is_ready_expected = is_ready_expected
         self._process: subprocess.Popen[bytes] | None = None
         self.write(config)
@@ -75,7 +77,7 @@ class Proxyctl:
             arguments += ["--workers", str(self._workers)]
         with self.output_path.open("wb") as output, self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_command(), *arguments, "--runtime-dir", str(self.runtime_dir)],
+                [*self._command, *arguments, "--runtime-dir", str(self.runtime_dir)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from shared import syn_filter
 from shared.errors import StartError
 from shared.plan import Endpoints, ListenerPlan, Plan, RoutePlan
-from supervisor import syn_filter
 from supervisor.listeners import Listeners
 from tests.helpers.sockets import connect, free_port, is_refused, occupied_port
 

@@ -21,6 +21,8 @@ ZMQ_FILES = {
 }
 # What only decides: no loop, socket, clock or logger (base, codec and pure modules).
 PURE = (
+    "shared/address_set.py",
+    "shared/access_format.py",
     "shared/config/*.py",
     "shared/ends.py",
     "shared/errors.py",
@@ -34,6 +36,7 @@ PURE = (
     "shared/units.py",
     "supervisor/assignment.py",
     "supervisor/compile.py",
+    "supervisor/compile_rules.py",
     "supervisor/restart_policy.py",
     "supervisor/rollout.py",
     "worker/connection_state.py",

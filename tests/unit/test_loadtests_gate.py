@@ -198,12 +198,12 @@ def test_leak_crash_and_missing_reloads_fail_the_run() -> None:
 
 def test_proxyctl_config_trusts_only_where_headers_come() -> None:
     """The PROXY v2 port gets trust and sends v2 on; the other ports have neither."""
-    document = yaml.safe_load(proxyctl_config({"messages": (81, 91), "proxy_v2": (82, 92)}))
+    document = yaml.safe_load(proxyctl_config({"messages": (81, 91), "proxy_v2": (82, 92)}, None))
     assert [entry["ports"] for entry in document["listeners"]] == [[82]]
     actions = {route["name"]: route["action"] for route in document["routes"]}
     assert actions["messages"] == {"type": "forward", "targets": ["127.0.0.1:91"]}
     assert actions["proxy_v2"]["send_proxy"] == "v2"
-    assert "listeners" not in yaml.safe_load(proxyctl_config({"messages": (81, 91)}))
+    assert "listeners" not in yaml.safe_load(proxyctl_config({"messages": (81, 91)}, None))
 
 
 def test_peer_configs_forward_every_work() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from shared import messages
 from shared.errors import Problem
-from shared.plan import Endpoints, ListenerPlan, ProxyPolicy, RoutePlan, TargetPlan
+from shared.plan import AddressSet, Endpoints, ListenerPlan, ProxyPolicy, RoutePlan, TargetPlan
 
 LISTENER = ListenerPlan(
     id=3, name="[::1]:80", host="::1", port=80, sockets=4, proxy=ProxyPolicy(trusted=("::/0",))
@@ -18,6 +18,7 @@ ROUTE = RoutePlan(
 ENDPOINTS = Endpoints(addresses={"host": ("192.0.2.1", "2001:db8::1"), "down": ()})
 TO_WORKER = [
     messages.Prepare(generation=2, listeners=[LISTENER], routes=1, endpoints=ENDPOINTS),
+    messages.PrepareSet(generation=2, addresses=AddressSet(v4_first=b"\0" * 4, v4_last=b"\1" * 4)),
     messages.PrepareRoutes(generation=2, routes=[ROUTE]),
     messages.Commit(generation=2),
     messages.Abort(generation=2),

@@ -58,7 +58,7 @@ def test_one_refusal_aborts_everywhere() -> None:
 def test_after_the_first_commit_a_refusal_is_the_workers_own_end() -> None:
     """A late worker that cannot follow the committed generation is replaced."""
     rollout = begun(1, 2)
-    rollout.silent(2, True)
+    rollout.silent(2, True, 0.0)
     assert rollout.prepared(1) == [SendCommit(1)]
     assert rollout.refused(2, "cannot") == [Replace(2, "cannot")]
     assert not rollout.takes_part(2)
@@ -77,18 +77,62 @@ def test_a_silent_worker_gets_its_commit_once_it_has_caught_up() -> None:
     """It holds up nobody, and is committed when it is prepared after all."""
     rollout = begun(1, 2)
     rollout.prepared(1)
-    assert rollout.silent(2, True) == [SendCommit(1)]
-    rollout.silent(2, False)
+    assert rollout.silent(2, True, 0.0) == [SendCommit(1)]
+    rollout.silent(2, False, 0.0)
     assert rollout.prepared(2) == [SendCommit(2)]
     rollout.committed(1)
     rollout.committed(2)
     assert rollout.phase is Phase.DONE
 
 
+def test_who_is_silent_at_the_start_is_asked_once_it_beats_again() -> None:
+    """Nothing is queued for it; before the end it takes part, and the end waits for it."""
+    rollout = Rollout(7)
+    assert rollout.begin([1, 2], 0.0, frozenset({2})) == [SendPrepare(1)]
+    assert rollout.prepared(1) == [SendCommit(1)]
+    assert rollout.silent(2, False, 1.0) == [SendPrepare(2)]
+    assert rollout.committed(1) == []
+    assert rollout.prepared(2) == [SendCommit(2)]
+    rollout.committed(2)
+    assert rollout.phase is Phase.DONE
+
+
+def test_who_was_never_asked_is_not_aborted() -> None:
+    """An Abort goes to those that have something to forget."""
+    rollout = Rollout(7)
+    rollout.begin([1, 2], 0.0, frozenset({2}))
+    assert rollout.refused(1, "no") == [SendAbort(1)]
+
+
+def test_a_commit_waits_while_its_worker_is_silent() -> None:
+    """A worker that was stopped after its Prepared gets its Commit when it beats again."""
+    rollout = begun(1, 2, 3)
+    rollout.prepared(2)
+    rollout.silent(2, True, 1.0)
+    rollout.prepared(1)
+    assert rollout.prepared(3) == [SendCommit(1), SendCommit(3)]
+    assert rollout.silent(2, False, 2.0) == [SendCommit(2)]
+
+
+def test_who_takes_no_messages_is_asked_again() -> None:
+    """Its queue was full: it counts as silent, and gets all of it once it says something."""
+    rollout = begun(1, 2)
+    rollout.prepared(1)
+    assert rollout.set_aside(2) == [SendCommit(1)]
+    assert rollout.silent(2, False, 1.0) == [SendPrepare(2)]
+
+
+def test_a_refusal_after_prepared_is_a_veto_until_the_first_commit() -> None:
+    """Whatever a worker said before: as long as nothing is committed, its refusal counts."""
+    rollout = begun(1, 2)
+    rollout.prepared(1)
+    assert rollout.refused(1, "no") == [SendAbort(1), SendAbort(2)]
+
+
 def test_when_all_are_silent_nothing_is_committed() -> None:
     """A generation that nobody could build is not made final."""
     rollout = begun(1)
-    assert rollout.silent(1, True) == []
+    assert rollout.silent(1, True, 0.0) == []
     assert rollout.phase is Phase.PREPARING
 
 
@@ -112,9 +156,9 @@ def test_no_progress_for_a_minute_refuses() -> None:
 def test_no_progress_after_the_commit_replaces() -> None:
     """Once the generation is final, a worker that is stuck is replaced instead."""
     rollout = begun(1, 2)
-    rollout.silent(2, True)
+    rollout.silent(2, True, 0.0)
     rollout.prepared(1)
-    rollout.silent(2, False)
+    rollout.silent(2, False, 0.0)
     actions = rollout.tick(PROGRESS_S)
     assert [type(action) for action in actions] == [Replace]
     rollout.committed(1)
@@ -157,9 +201,9 @@ class RolloutMachine(RuleBasedStateMachine):
             case "left":
                 self.take(self.rollout.left(worker))
             case "silent":
-                self.take(self.rollout.silent(worker, True))
+                self.take(self.rollout.silent(worker, True, self.now))
             case "beats":
-                self.take(self.rollout.silent(worker, False))
+                self.take(self.rollout.silent(worker, False, self.now))
 
     @precondition(lambda self: self.rollout.phase is Phase.PREPARING)
     @rule()

@@ -1,19 +1,26 @@
 """A filter on a listener that drops new SYNs and lets handshakes in flight complete.
 
-Classic BPF, attached to our own socket, so no privilege is needed. A client whose SYN is dropped
-sends it again after one second, and finds the port closed or served again by then.
+For whoever retires a port: the supervisor, or a worker that has lost its supervisor. Classic BPF,
+attached to our own socket, so no privilege is needed. A client whose SYN is dropped sends it again
+after one second, and finds the port closed or served again by then.
 """
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import errno
+import ipaddress
 import socket
 import struct
 from typing import Final
 
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 SO_DETACH_FILTER: Final = 27
+
+# A round trip, and one more SYN-ACK, which is sent after a second (tcp_synack_retries in tcp(7)).
+HANDSHAKE_S: Final = 1.2
+LOOPBACK_HANDSHAKE_S: Final = 0.05
 
 _FLAGS_OFFSET: Final = 13  # of the flags in a TCP header; the filter's data begins at that header
 _SYN: Final = 0x02
@@ -31,17 +38,25 @@ _PROGRAM: Final = b"".join(
 )
 
 
-def attach(listener: socket.socket) -> None:
+def attach(listener: _socket.socket) -> None:
     """Drop new SYNs on this TCP listener from now on; every holder of the socket is concerned."""
     buffer = ctypes.create_string_buffer(_PROGRAM, len(_PROGRAM))
     program = struct.pack("HP", len(_PROGRAM) // 8, ctypes.addressof(buffer))
     listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
-def detach(listener: socket.socket) -> None:
+def detach(listener: _socket.socket) -> None:
     """Let SYNs in again; nothing where there is no filter."""
     try:
         listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
+
+
+def handshake_s(host: str) -> float:
+    """How long handshakes in flight at this address may take, in seconds; "": a Unix socket."""
+    if not host:
+        return 0.0
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return LOOPBACK_HANDSHAKE_S if address.is_loopback else HANDSHAKE_S
