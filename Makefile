@@ -2,17 +2,19 @@
 # make test   set up, install what the tests need (as root), then lint, types and tests
 # make lint   formatting, lint and types only
 # make load   30 s of mixed load with a reload every 2 s; prints failures
+# make soak   60 s of reloads, resizes and kills under load; every connection accounted for
 # make compare  side by side with HAProxy and nginx
 # make clean  remove what the above has made
 
 SHELL := /bin/sh
 PYTHON ?= python3
+SECONDS ?= 60
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 INSTALLED_LOAD := .venv/.installed-load
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore
 
-.PHONY: help run test lint load compare packages clean
+.PHONY: help run test lint load soak compare packages clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +34,9 @@ lint: $(INSTALLED)
 
 load: packages $(INSTALLED_LOAD)
 	$(BIN)/python -m loadtests.run_load
+
+soak: $(INSTALLED)
+	$(BIN)/python -m loadtests.soak --seconds $(SECONDS)
 
 compare: packages $(INSTALLED_LOAD)
 	$(BIN)/python -m loadtests.compare

@@ -21,12 +21,15 @@ from msgspec import Struct
 
 from loadtests import measure
 from loadtests.figures import (
+    EVERYTHING,
+    OFF,
     WORKS,
     Sample,
     Summary,
     failures,
     markdown_table,
     number,
+    overhead,
     summarize,
     text_table,
 )
@@ -49,7 +52,7 @@ from loadtests.processes import (
 )
 
 RESULTS: Final = Path(__file__).parent / "results"
-BUILT_IN: Final = "haproxy,nginx,proxyctl"
+BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF}"
 NEEDED_DESCRIPTORS: Final = 2 * measure.IDLE + 500
 
 
@@ -75,7 +78,12 @@ class Field(Struct, kw_only=True):
 
 
 def does(name: str, template: str | None, work: str) -> bool:
-    """Whether a proxy can do a work: nginx stream sends v1 only, of a command nothing is known."""
+    """Whether a proxy does a work: nginx stream sends v1 only, of a command nothing is known.
+
+    With all rules off only the two works are measured in which they could be felt.
+    """
+    if name == OFF:
+        return work in ("connections", "messages")
     return work != V2 or (name != "nginx" and template is None)
 
 
@@ -247,6 +255,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     (options.out / "compare.md").write_text(table + "\n")
     plot_comparison(report.summaries, report.machine, options.out / "compare.png")
     print(table if options.markdown else text_table(report.summaries))
+    for work in options.work:
+        share = overhead(report.summaries, work)
+        if share is not None:
+            print(f"{work}: every rule, limit and log together costs {share:.1%}")
     for sentence in report.failures:
         print(f"FAIL {sentence}")
     print("FAIL" if report.failures else "PASS")

@@ -9,6 +9,9 @@ from typing import Final
 from msgspec import Struct
 
 PEERS: Final = ("haproxy", "nginx")
+EVERYTHING: Final = "proxyctl"  # with every rule, limit and log on: this one is compared
+OFF: Final = "proxyctl-off"  # the same with all of them off
+OVERHEAD: Final = 0.08  # that they may cost together
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -175,6 +178,23 @@ def failures(summaries: Sequence[Summary]) -> list[str]:
             found.append(
                 f"{row.work}: {row.proxy} has {row.ratio:.3f}, must be {bound} {work.floor:.2f}"
             )
+    return found + _overheads(summaries)
+
+
+def overhead(summaries: Sequence[Summary], work: str) -> float | None:
+    """What rules, limits and logs cost at a work, as a share of the rate without them."""
+    medians = {row.proxy: row.median for row in summaries if row.work == work}
+    if not medians.get(OFF) or EVERYTHING not in medians:
+        return None
+    return 1 - medians[EVERYTHING] / medians[OFF]
+
+
+def _overheads(summaries: Sequence[Summary]) -> list[str]:
+    found = []
+    for work in dict.fromkeys(row.work for row in summaries):
+        share = overhead(summaries, work)
+        if share is not None and share > OVERHEAD:
+            found.append(f"{work}: everything on costs {share:.1%}, must be at most {OVERHEAD:.0%}")
     return found
 
 

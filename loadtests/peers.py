@@ -9,6 +9,7 @@ from typing import Final
 import yaml
 from msgspec import Struct
 
+from loadtests.figures import EVERYTHING, OFF
 from loadtests.processes import (
     LoadTestError,
     Started,
@@ -115,16 +116,34 @@ def origin_config(directory: Path, port: int, v2_port: int) -> str:
     )
 
 
-def proxyctl_config(forwards: dict[str, tuple[int, int]]) -> str:
-    """proxyctl: one route per work. ``forwards``: work to (port, target port)."""
+def proxyctl_config(forwards: dict[str, tuple[int, int]], rules: Path | None) -> str:
+    """proxyctl: one route per work. ``forwards``: work to (port, target port).
+
+    ``rules``: where the block list and the access log go, with every limit and rule on; None:
+    everything off that can be.
+    """
     config: dict[str, object] = {"version": 1, "listen": ["127.0.0.1"], "admin": None}
     if V2 in forwards:
         trust = {"trusted": ["127.0.0.0/8"]}
         config["listeners"] = [{"ports": [forwards[V2][0]], "proxy_protocol": trust}]
+    security: dict[str, object] = {"max_connections": 0}
+    if rules is not None:
+        blocked = rules / "blocked.txt"
+        blocked.write_text("".join(f"{line}\n" for line in blocked_addresses()))
+        security = {
+            "allow": ["127.0.0.0/8", "10.0.0.0-10.255.255.255", "::1"],
+            "block": [f"file:{blocked}", "192.168.1.*"],
+            "max_connections": 100_000,
+            "max_connections_per_ip": 50_000,
+            "connection_rate_per_ip": "1000000/1s",
+        }
+        config["log"] = {"access": {"file": str(rules / "access.log"), "format": "json"}}
+    config["security"] = security
     config["routes"] = [
         {
             "name": work,
             "match": {"ports": [port]},
+            **({} if rules is None else {"security": security}),
             "action": {
                 "type": "forward",
                 "targets": [f"127.0.0.1:{target}"],
@@ -135,6 +154,11 @@ def proxyctl_config(forwards: dict[str, tuple[int, int]]) -> str:
     ]
     text: str = yaml.safe_dump(config, sort_keys=False)
     return text
+
+
+def blocked_addresses() -> list[str]:
+    """100,000 networks that no client of a test comes from."""
+    return [f"{20 + n // 10_000}.{n // 100 % 100}.{n % 100}.0/25" for n in range(100_000)]
 
 
 def start_proxyctl(
@@ -165,6 +189,13 @@ def start_haproxy(space: Workspace, name: str, config: str, port: int) -> Starte
     return started
 
 
+def _start_with(
+    space: Workspace, label: str, forwards: dict[str, tuple[int, int]], rules: Path | None
+) -> Started:
+    path = space.write(f"{label}.yaml", proxyctl_config(forwards, rules))
+    return start_proxyctl(space, label, path, 2)
+
+
 def start_subject(
     space: Workspace, name: str, targets: dict[str, int], template: str | None, label: str
 ) -> Subject:
@@ -188,9 +219,10 @@ def start_subject(
     elif name == "nginx":
         config = nginx_stream_config(space.directory, label, forwards)
         subject.started.append(start_nginx(space, label, config, plain))
-    elif name == "proxyctl":
-        path = space.write(f"{label}.yaml", proxyctl_config(forwards))
-        subject.started.append(start_proxyctl(space, label, path, 2))
+    elif name == EVERYTHING:
+        subject.started.append(_start_with(space, label, forwards, space.directory))
+    elif name == OFF:
+        subject.started.append(_start_with(space, label, forwards, None))
     else:
         raise LoadTestError(f"no proxy called {name} (haproxy, nginx, proxyctl, or NAME=COMMAND)")
     return subject

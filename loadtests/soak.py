@@ -1,0 +1,233 @@
+"""Every connection accounted for, whatever is done to proxyctl: `make soak`.
+
+    python -m loadtests.soak --seconds 60
+
+Starts proxyctl, clients and targets, and reloads, resizes, kills and stops what can be reloaded,
+resized, killed and stopped, at random (``--seed``). Every connection that was begun has one
+outcome: ok when every byte came back and then the end; else it must have been held by a worker
+that was killed, or dialled to a port that a reload had taken away. At every rest the counters of
+proxyctl must agree with that account. Exits with 1 otherwise, and names what was lost.
+
+As root, ``--path 50ms`` puts the clients behind a path with that round trip (delay_line.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from loadtests import soak_shape
+from loadtests.delay_line import FAR, NEAR
+from loadtests.delay_line import Path as SlowPath
+from loadtests.processes import LoadTestError, Workspace, raise_descriptor_limit
+from loadtests.soak_books import Books, Report, wrong_at_rest
+from loadtests.soak_crowd import Crowd
+from loadtests.soak_faults import Deeds, Disturbances, Kills, Reloader, Reloads
+from loadtests.soak_proxy import LOG, Proxy
+from loadtests.soak_watch import Watch
+from loadtests.soak_wire import Load, LoadKind, Place
+
+WATCHDOG_S: Final = 2.0
+DISTURBANCES_PER_S: Final = 0.4
+OPEN: Final = 96  # saturating: short connections at a time, over all traffic processes
+OPEN_ON_PATH: Final = 5 * OPEN  # over a slow path, where each waits for round trips
+LONG: Final = 60
+WARM_PART, CALM_PART = 0.1, 0.3  # of the time; the rest has kills
+WARM_S: Final = 10.0  # at most
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """As the command line has them. ``rate``: connections a second of a steady load."""
+
+    seconds: float
+    load: str
+    rate: float
+    reloads_per_s: float
+    kills_per_minute: float
+    seed: int
+    workers: int
+    drivers: int
+    path_s: float
+    report: Path | None
+    log: Path | None
+
+
+class Phase(Struct, frozen=True, kw_only=True):
+    """A part of a run, with a rest at its end."""
+
+    name: str
+    seconds: float
+    load: LoadKind
+    has_kills: bool
+
+
+def phases(options: Options) -> list[Phase]:
+    """Warm up, then without kills (the books must agree exactly), then with them."""
+    kinds: list[LoadKind] = ["saturating", "steady"]
+    if options.load != "both":
+        kinds = [kind for kind in kinds if kind == options.load]
+    warm = min(WARM_S, options.seconds * WARM_PART)
+    calm = options.seconds * CALM_PART if options.kills_per_minute else options.seconds - warm
+    found = [Phase(name="warm-up", seconds=warm, load=kinds[0], has_kills=False)]
+    parts = [("calm", calm, False), ("faults", options.seconds - warm - calm, True)]
+    for name, seconds, has_kills in parts:
+        if seconds > 0:
+            found += [
+                Phase(
+                    name=f"{name}, {kind}",
+                    seconds=seconds / len(kinds),
+                    load=kind,
+                    has_kills=has_kills,
+                )
+                for kind in kinds
+            ]
+    return found
+
+
+class Soak:
+    """One run, from the start of every process to the verdict."""
+
+    def __init__(self, options: Options, space: Workspace, line: SlowPath | None) -> None:
+        self._options = options
+        self._random = Random(options.seed)
+        self._deeds = Deeds()
+        near, far = (NEAR, line.near) if line is not None else ("127.16", None)
+        far_netns = line.far if line is not None else None
+        self._crowd = Crowd(space, options.drivers, options.seed, near, far, far_netns)
+        first = f"{FAR}.0.1" if line is not None else "127.0.0.1"
+        second = f"{FAR}.0.2" if line is not None else "127.0.0.2"
+        self._site = self._crowd.site(first, second, "127.0.1", WATCHDOG_S)
+        shape = soak_shape.first_shape(self._site, options.workers)
+        text = json.dumps(soak_shape.document(shape, self._site))
+        self._proxy = Proxy(space, text, far_netns)
+        self._watch = Watch(self._proxy)
+        self._reloader = Reloader(self._proxy, self._site, shape, self._deeds, self._tell)
+        self._books = Books(self._crowd, self._proxy, self._watch, self._deeds)
+
+    def run(self) -> Report:
+        """All phases; LoadTestError when it cannot go on."""
+        report = Report(seed=self._options.seed)
+        self._tell(soak_shape.places(self._reloader.shape, self._site), [], monotonic())
+        self._watch.start()
+        for phase in phases(self._options):
+            self._run_phase(phase, report)
+        rest = self._books.draw_up("end", is_last=True)
+        report.rests.append(rest)
+        self._watch.stop()
+        self._books.close(report)
+        self._end(report)
+        return report
+
+    def _run_phase(self, phase: Phase, report: Report) -> None:
+        options, deeds = self._options, self._deeds
+        begun, begun_at = self._crowd.begun, monotonic()
+        many = OPEN_ON_PATH if options.path_s else OPEN
+        load = Load(kind=phase.load, rate=options.rate, open=many, long=LONG)
+        self._crowd.load(load, options.drivers)
+        threads = [
+            Reloads(self._reloader, self._site, options.reloads_per_s, self._source(), deeds),
+            Disturbances(self._proxy, DISTURBANCES_PER_S, self._source(), deeds),
+        ]
+        if phase.has_kills:
+            per_s = options.kills_per_minute / 60
+            threads.append(Kills(self._proxy, per_s, self._source(), deeds))
+        for thread in threads:
+            thread.start()
+        try:
+            self._crowd.listen(phase.seconds)
+        finally:
+            for thread in threads:
+                thread.stop()
+        self._reloader.settle(options.workers, self._random)
+        rest = self._books.draw_up(phase.name, is_last=False)
+        rest.per_second = (self._crowd.begun - begun) / (monotonic() - begun_at)
+        report.rests.append(rest)
+        print(rest.text(), flush=True)
+
+    def _tell(self, served: list[Place], removed: list[Place], at: float) -> None:
+        self._crowd.serve(served, soak_shape.long_places(self._site), removed, at)
+
+    def _source(self) -> Random:
+        return Random(self._random.randrange(1 << 32))
+
+    def _end(self, report: Report) -> None:
+        """Stop proxyctl: it holds nothing more, and nothing of it may be left."""
+        status, said = self._proxy.stop()
+        report.stopped = said
+        if status != 0:
+            report.wrong.append(f"proxyctl ended with {status}: {self._proxy.started.tail()}")
+        if not self._proxy.wait(lambda: not self._proxy.left(), 3.0, "no process is left"):
+            report.wrong.append(f"processes are left: {self._proxy.left()}")
+        report.wrong += wrong_at_rest(report)
+
+
+def run(options: Options) -> Report:
+    """The whole run."""
+    raise_descriptor_limit()
+    with contextlib.ExitStack() as stack:
+        space = stack.enter_context(Workspace("proxyctl-soak-"))
+        line = stack.enter_context(SlowPath(options.path_s)) if options.path_s else None
+        try:
+            report = Soak(options, space, line).run()
+        finally:
+            if options.log is not None and (space.directory / LOG).exists():
+                shutil.copyfile(space.directory / LOG, options.log)
+        if line is not None:
+            line.finish()
+            report.line = line.counts
+            report.line_drops = line.device_drops
+    return report
+
+
+def parse(argv: Sequence[str] | None) -> Options:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.soak", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seconds", type=float, default=60.0, help="of load, rests apart (60)")
+    parser.add_argument("--load", choices=("saturating", "steady", "both"), default="both")
+    parser.add_argument("--rate", type=float, default=1500.0, help="a second, steady (1500)")
+    parser.add_argument("--reloads-per-s", type=float, default=2.0)
+    parser.add_argument("--kills-per-minute", type=float, default=15.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--drivers", type=int, default=2, help="traffic processes (2)")
+    parser.add_argument("--path", default="0ms", metavar="50ms", help="round trip; as root")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep proxyctl's log")
+    found = parser.parse_args(argv)
+    if not found.path.endswith("ms") or not found.path.removesuffix("ms").isdigit():
+        parser.error("--path is a number of milliseconds: 50ms")
+    if found.seconds <= 0 or not 1 <= found.workers <= soak_shape.MOST_WORKERS:
+        parser.error(f"--seconds must be over 0, --workers 1 to {soak_shape.MOST_WORKERS}")
+    values = {**vars(found), "path_s": int(found.path.removesuffix("ms")) / 1000}
+    return Options(**{name: values[name] for name in Options.__struct_fields__})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and print the verdict; 0 when nothing is wrong, else 1."""
+    options = parse(argv)
+    try:
+        report = run(options)
+    except LoadTestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report.text())
+    if options.report is not None:
+        encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
+        options.report.write_bytes(encoded + b"\n")
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

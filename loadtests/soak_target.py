@@ -1,0 +1,164 @@
+"""The targets of a soak: they read the PROXY header, say whose worker it was, and echo."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from loadtests.soak_client import HEAD, MAGIC, Way
+from loadtests.soak_loop import ENDED, IN, OUT, READ_BYTES
+from loadtests.soak_wire import CONNECTIONS, TO_TARGET, Tally
+from shared.proxy_protocol import ProxyHeaderError, TlvType, parse
+
+if TYPE_CHECKING:
+    from loadtests.soak_traffic import Traffic
+
+_MOST_WAITING: Final = 1 << 20  # bytes to send; nothing more is read meanwhile
+_ACCEPTS: Final = 64
+
+
+class Targets:
+    """Listens on every address, so that many names of one target share it."""
+
+    def __init__(self, traffic: Traffic, listener: socket.socket) -> None:
+        self._traffic = traffic
+        self._listener = listener
+        self._listener.setblocking(False)
+        self.port = int(listener.getsockname()[1])
+        traffic.loop.add_listener(listener, self)
+
+    def ready(self, _: int) -> None:
+        """Accept what waits."""
+        for _turn in range(_ACCEPTS):
+            try:
+                sock, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # gone before it was taken
+            sock.setblocking(False)
+            target = Target(self._traffic, sock)
+            self._traffic.loop.add(sock, target)
+            target.ready(IN)
+
+
+class Target:
+    """One connection that proxyctl made."""
+
+    __slots__ = (
+        "_head",
+        "_is_ended",
+        "_is_finished",
+        "_out",
+        "_tally",
+        "_total",
+        "sock",
+        "traffic",
+    )
+
+    def __init__(self, traffic: Traffic, sock: socket.socket) -> None:
+        self.traffic = traffic
+        traffic.targets_open += 1
+        self.sock = sock
+        self._head: bytes | None = b""  # of header and request, until both are read
+        self._tally: Tally | None = None
+        self._out = bytearray()
+        self._total = -1  # bytes after which this side ends first; -1: it does not
+        self._is_ended = False  # the other side's FIN came
+        self._is_finished = False  # ours went
+
+    def ready(self, events: int) -> None:
+        """The socket can be written, or there is something to read."""
+        if events & OUT and self._out and not self._flush():
+            return
+        if events & (IN | ENDED) or len(self._out) < _MOST_WAITING:
+            self._read(events)
+
+    def _read(self, events: int) -> None:
+        while len(self._out) < _MOST_WAITING and not self._is_ended:
+            try:
+                data = self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._close()
+                return
+            if not data:
+                self._is_ended = True
+                self._finish()
+                return
+            payload = data if self._tally is not None and self._head is None else self._begin(data)
+            if payload is None or (payload and not self._echo(payload)):
+                return
+            if len(data) < READ_BYTES and not events & ENDED:
+                return
+
+    def _begin(self, data: bytes) -> bytes | None:
+        """Bytes of the PROXY header and of the head behind it; None: the connection is over."""
+        head = self._head = (self._head or b"") + data
+        if self._tally is None:
+            try:
+                answer = parse(head)
+            except ProxyHeaderError:
+                self.traffic.account.wrong_headers += 1
+                self._close()
+                return None
+            if answer is None:
+                return b""
+            header, size = answer
+            ids = [value for kind, value in header.tlvs if kind == TlvType.UNIQUE_ID]
+            key = (header.source, header.source_port, header.destination_port)
+            self._tally = self.traffic.named(key, ids[0].decode("ascii", "replace") if ids else "")
+            self._tally.add(self.traffic.loop.second, CONNECTIONS, 1)
+            head = self._head = head[size:]
+        if len(head) < HEAD.size:
+            return b""
+        magic, _token, total, way = HEAD.unpack_from(head)
+        if magic == MAGIC and total and way == Way.TARGET:
+            self._total = total
+        self._head = None
+        return head
+
+    def _echo(self, data: bytes) -> bool:
+        """Send back what came; False when the connection is over."""
+        account = self.traffic.account
+        account.target_received += len(data)
+        if self._tally is not None:
+            self._tally.add(self.traffic.loop.second, TO_TARGET, len(data))
+        if self._total >= 0:
+            self._total -= len(data)
+        self._out += data
+        return self._flush()
+
+    def _flush(self) -> bool:
+        out = self._out
+        try:
+            count = self.sock.send(out)
+        except BlockingIOError:
+            return True
+        except OSError:
+            self._close()
+            return False
+        self.traffic.account.target_sent += count
+        del out[:count]
+        return self._finish()
+
+    def _finish(self) -> bool:
+        """End what can be ended; False when the connection is over."""
+        if self._out:
+            return True
+        if self._is_ended:
+            self._close()
+            return False
+        if self._total == 0 and not self._is_finished:
+            self._is_finished = True
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._close()
+                return False
+        return True
+
+    def _close(self) -> None:
+        self.traffic.loop.close(self.sock)
+        self.traffic.targets_open -= 1

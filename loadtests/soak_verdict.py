@@ -1,0 +1,247 @@
+"""The verdict over a soak: which losses are excused, and whether the books agree. Pure.
+
+Connections that a killed worker held may fail (design section 3), and what it counted by route,
+reason and byte in its last moments may be missing. Everything else has to be exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from loadtests.soak_faults import Left, Signalled
+from loadtests.soak_proxy import Figures
+from loadtests.soak_watch import Restart
+from loadtests.soak_wire import CONNECTIONS, TO_CLIENT, TO_TARGET, Account, Lost, Probe
+
+# What a worker counted up to this long before its end has reached the supervisor: reports go out
+# every 0.5 s, and bytes are accounted once a tick.
+REPORTED_S: Final = 1.5
+CLOCK_S: Final = 0.25  # between the instant that is noted for a signal and its effect
+REFUSES_S: Final = 4.0  # after a port has left (design section 2)
+_GOOD_ENDS: Final = frozenset({"client_closed", "target_closed"})
+_MEMORY_PART: Final = 1.25
+_MEMORY_KIB: Final = 8 * 1024
+# A worker keeps up to 32 spare pipes of two ends; a few descriptors come and go everywhere.
+_DESCRIPTORS: Final = {"worker": 80, "supervisor": 12, "fork server": 4}
+
+
+class Killed(Struct, kw_only=True):
+    """Workers that were killed, by us or by the watchdog.
+
+    ``at``: by incarnation, the instant from which it did nothing more. The sums are the
+    supervisor's own, of `status`; None where it does not say.
+    """
+
+    at: dict[int, float] = field(default_factory=dict)
+    workers: int | None = None
+    accepted: int | None = None
+    dialled: int | None = None
+
+    @property
+    def undialled(self) -> int:
+        """Connections that they had accepted and not dialled."""
+        return (self.accepted or 0) - (self.dialled or 0)
+
+
+class Excuses(Struct, kw_only=True):
+    """How the connections that failed are excused; ``lost`` are those that nothing excuses."""
+
+    held_by_killed: int = 0
+    not_dialled: int = 0  # no target saw them: as many as the killed had accepted and not dialled
+    turned_away: int = 0  # dialled after a reload that removed the place had returned
+    lost: list[Lost] = field(default_factory=list)
+
+
+def killed_of(
+    signalled: Mapping[int, Signalled], restarts: Iterable[Restart], totals: Mapping[str, Any]
+) -> Killed:
+    """Whose end is excused: those that we killed, and those that the watchdog did."""
+    ended = {restart.incarnation for restart in restarts} | {
+        restart.pid for restart in restarts if restart.incarnation is None
+    }
+    at = {
+        incarnation: one.at
+        for incarnation, one in signalled.items()
+        if one.kind == "kill" or incarnation in ended or one.pid in ended
+    }
+    sums = totals.get("killed", {})
+    return Killed(
+        at=at,
+        workers=sums.get("workers"),
+        accepted=sums.get("accepted"),
+        dialled=sums.get("dialled"),
+    )
+
+
+def judge_restarts(
+    restarts: Iterable[Restart], signalled: Mapping[int, Signalled], fork_server_kills: int
+) -> list[str]:
+    """Workers that ended although nobody touched them."""
+    pids = {one.pid for one in signalled.values()}
+    return [
+        f"worker {one.pid} (slot {one.slot}) ended unasked: {one.kind}, {one.reason}"
+        for one in restarts
+        if not (one.incarnation in signalled or one.pid in pids)
+        and not (one.kind == "fork" and fork_server_kills)
+    ]
+
+
+def excuse(losses: Iterable[Lost], killed: Killed, left: Mapping[str, Sequence[Left]]) -> Excuses:
+    """Sort the connections that failed."""
+    found = Excuses()
+    for one in losses:
+        if one.incarnation is not None:
+            if killed.at.get(one.incarnation, float("inf")) <= one.ended_at:
+                found.held_by_killed += 1
+            else:
+                found.lost.append(one)
+        elif one.is_established and _meets_an_end(one, killed):
+            found.not_dialled += 1
+        elif not one.is_established and _has_left(one, left.get(one.place.name, [])):
+            found.turned_away += 1
+        else:
+            found.lost.append(one)
+    return found
+
+
+def _meets_an_end(one: Lost, killed: Killed) -> bool:
+    return any(one.begun_at <= at + CLOCK_S and at <= one.ended_at for at in killed.at.values())
+
+
+def _has_left(one: Lost, windows: Sequence[Left]) -> bool:
+    return any(window.gone_at <= one.begun_at < window.back_at for window in windows)
+
+
+def judge_losses(excuses: Excuses, killed: Killed) -> list[str]:
+    """What the sums of the killed do not cover.
+
+    One more for each killed worker: it may have been killed between accept(2) and its count.
+    """
+    wrong = []
+    if excuses.lost:
+        wrong.append(f"{len(excuses.lost)} connections lost that nothing excuses")
+    if killed.at and killed.workers is None:
+        wrong.append("`status` has no data.totals.killed")
+    most = killed.undialled + len(killed.at)
+    if excuses.not_dialled > most:
+        wrong.append(
+            f"{excuses.not_dialled} connections failed before a dial, but the {len(killed.at)}"
+            f" killed workers had only {killed.undialled} accepted and not dialled"
+        )
+    if killed.workers is not None and killed.workers != len(killed.at):
+        wrong.append(f"{len(killed.at)} workers were killed, `status` counts {killed.workers}")
+    return wrong
+
+
+def judge_probes(probes: Iterable[Probe], left: Mapping[str, Sequence[Left]]) -> list[str]:
+    """Places that have left must refuse once REFUSES_S have passed."""
+    wrong = []
+    for probe in probes:
+        for window in left.get(probe.place.name, []):
+            is_late = probe.begun_at >= window.gone_at + REFUSES_S - 0.01
+            if is_late and probe.ended_at < window.back_begun_at and probe.how != "refused":
+                after = probe.begun_at - window.gone_at
+                wrong.append(f"{probe.place.name}: {probe.how} {after:.2f} s after it had left")
+                break
+    return wrong
+
+
+class Range(Struct, frozen=True):
+    """A count that has to be within these, both included."""
+
+    what: str
+    found: int
+    least: int
+    most: int
+
+    @property
+    def wrong(self) -> list[str]:
+        """One sentence, or none."""
+        if self.least <= self.found <= self.most:
+            return []
+        due = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
+        return [f"{self.what}: {self.found}, not {due} ({self.found - self.most:+d})"]
+
+
+def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> list[str]:
+    """Compare the traffic's account with the counters; exact where no worker was killed."""
+    totals = status["totals"]
+    routes: Mapping[str, Any] = totals["routes"]
+    established = sum(account.established.values())
+    accepted, active = totals["accepted"], status["connections"]
+    slack = len(killed.at)
+    sure = sure_of(account, killed)
+    carried = sum(tally.until(None)[CONNECTIONS] for tally in account.incarnations.values())
+    doubt = carried - sure[CONNECTIONS] + (killed.undialled + slack if slack else 0)
+    ends = dict(totals["ends"])
+    targets = [one for route in routes.values() for one in route["targets"].values()]
+    checks = [
+        Range("connections now", active, account.open, account.open),
+        Range("accepted", accepted, established - slack, established),
+        Range("ended + active", totals["ended"] + active, accepted, accepted),
+        Range("dialled", totals["dialled"], account.headers - slack, account.headers),
+        Range("ends + active", sum(ends.values()) + active, accepted - doubt, accepted),
+        *(
+            Range(f"total of {name}", routes[name]["total"], count - doubt, count)
+            for name, count in sorted(account.established.items())
+            if name in routes
+        ),
+        Range("bytes received", totals["received"], sure[TO_TARGET], account.sent),
+        Range("bytes sent", totals["sent"], sure[TO_CLIENT], account.target_sent),
+        _bytes("bytes to targets", targets, "sent", sure[TO_TARGET], account.sent),
+        _bytes("bytes from targets", targets, "received", sure[TO_CLIENT], account.target_sent),
+    ]
+    wrong = [sentence for check in checks for sentence in check.wrong]
+    wrong += [f"no counters of {name}" for name in account.established if name not in routes]
+    if not killed.at:
+        due = {f"{who}_closed": count for who, count in account.first.items()}
+        if ends != due:
+            wrong.append(f"ends: {ends}, not {due}")
+    strange = {end: count for end, count in ends.items() if end not in {*_GOOD_ENDS, "killed"}}
+    if strange:
+        wrong.append(f"ended for reasons that were not given: {strange}")
+    if account.wrong_headers or account.strangers:
+        wrong.append(
+            f"targets read {account.wrong_headers} wrong headers,"
+            f" {account.strangers} of unknown clients"
+        )
+    return wrong
+
+
+def _bytes(what: str, targets: list[Any], key: str, least: int, most: int) -> Range:
+    return Range(what, sum(one[key] for one in targets), least, most)
+
+
+def sure_of(account: Account, killed: Killed) -> list[int]:
+    """The sum of all tallies, without the last moments of the killed."""
+    total = [0, 0, 0]
+    for incarnation, tally in account.incarnations.items():
+        at = killed.at.get(incarnation)
+        row = tally.until(None if at is None else at - REPORTED_S)
+        total = [have + more for have, more in zip(total, row, strict=True)]
+    return total
+
+
+def judge_figures(before: Sequence[Figures], after: Sequence[Figures]) -> list[str]:
+    """Descriptors and memory that have grown, by role; the largest process of a role counts."""
+    wrong = []
+    for role, spare in _DESCRIPTORS.items():
+        old = [one for one in before if one.role == role]
+        new = [one for one in after if one.role == role]
+        if not old or not new:
+            wrong.append(f"no figures of a {role}")
+            continue
+        was, now = (max(_own_descriptors(one) for one in found) for found in (old, new))
+        if now > was + spare:
+            wrong.append(f"{role}: {was} descriptors became {now}")
+        was, now = (max(one.anonymous_kib for one in found) for found in (old, new))
+        if now > was * _MEMORY_PART + _MEMORY_KIB:
+            wrong.append(f"{role}: {was} KiB of anonymous memory became {now}")
+    return wrong
+
+
+def _own_descriptors(one: Figures) -> int:
+    return one.descriptors - 2 * one.connections
