@@ -47,16 +47,16 @@ def cost_us(plan: SecurityPlan, workers: int) -> float:
         tables.open_row(row)
         limits = Limits(mmap.mmap(tables.fd, 0), row)
         gate = Gate("", plan, [], limits)
-        gate.enter(CLIENT, 0, time.monotonic())
+        gate.enter(CLIENT, time.monotonic())
         gates.append((gate, limits))
     gate, limits = gates[0]
     now = time.monotonic()
 
     def one() -> None:
-        cell = gate.enter(CLIENT, 1, now)
+        cell = gate.enter(CLIENT, now)
         limits.open[limits.row] = 1
         if cell > NOT_COUNTED:
-            limits.leave((cell,))
+            limits.cells[cell] -= 1
         limits.open[limits.row] = 0
 
     best = min(timeit.repeat(one, number=CONNECTIONS, repeat=ROUNDS)) / CONNECTIONS * 1e6

@@ -5,7 +5,7 @@ nothing needs a lock; when its worker is gone the supervisor sets the row's conn
 its rates stay. Each place is a whole number of pages.
 
     header   unsigned 64-bit: rows there is room for, rows used so far (the lowest are used first)
-    open     unsigned 32-bit per row: connections open now
+    open     unsigned 32-bit, one cache line per row: connections open now
     tags     unsigned 64-bit, [bucket][row][way]: the key's hash, 0 where nothing is kept
     cells    unsigned 64-bit, [row][bucket][way]: epoch, total and open, in one number so
              that they are read at one moment; those of routes follow those of addresses
@@ -31,6 +31,7 @@ ADDRESS_BUCKETS: Final = 16384  # 131,072 addresses a worker
 ROUTE_BUCKETS: Final = 512  # 4,096 routes with a limit
 RING: Final = 16  # parts of a rate's period that are counted apart; one of them is under way
 RING_CELLS: Final = RING + 1
+OPEN_STRIDE: Final = 16  # unsigned 32-bit numbers in a cache line
 MIN_ROWS: Final = 64
 
 COUNT_BITS: Final = 20
@@ -75,7 +76,7 @@ def layout(rows: int) -> Layout:
     addresses = rows * ADDRESS_BUCKETS * WAYS
     routes = rows * ROUTE_BUCKETS * WAYS
     open_ = PAGE_BYTES
-    address_tags = _after(open_, 4 * rows)
+    address_tags = _after(open_, 4 * OPEN_STRIDE * rows)
     route_tags = _after(address_tags, addresses * WAY_BYTES)
     cells = _after(route_tags, routes * WAY_BYTES)
     rings = _after(cells, (addresses + routes) * CELL_BYTES)

@@ -19,6 +19,11 @@ CONNECT_BUCKETS: Final = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 
+# Rows of counts in shared memory: accepted, dialled, ended. Each row has a cache line of its own:
+# two workers that write to one line make each other wait for it.
+COUNT_CELLS: Final = 3
+COUNT_ROW_CELLS: Final = 8
+
 
 class Histogram(Struct):
     """Counts per bucket of CONNECT_BUCKETS (one more for what is over), and the sum of seconds."""

@@ -15,9 +15,9 @@ from typing import Final
 from msgspec import Struct
 
 from shared.errors import InternalError
+from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS
 
-CELLS: Final = 3
-ROW_BYTES: Final = CELLS * 8
+ROW_BYTES: Final = COUNT_ROW_CELLS * 8
 
 
 class Counts(Struct, frozen=True):
@@ -69,8 +69,8 @@ class CountsTable:
 
     def read(self, row: int) -> Counts:
         """The row as it is now."""
-        start = row * CELLS
-        return Counts(*self._cells[start : start + CELLS])
+        start = row * COUNT_ROW_CELLS
+        return Counts(*self._cells[start : start + COUNT_CELLS])
 
     def fold(self, row: int) -> Counts:
         """The row's worker is gone: keep its numbers, free the row; returns them as they were."""
@@ -81,8 +81,8 @@ class CountsTable:
         # What it held has ended with it.
         counts = Counts(left.accepted, left.dialled, max(left.ended, left.accepted))
         self._base[slot] = self._base.get(slot, Counts()) + counts
-        start = row * CELLS
-        for cell in range(start, start + CELLS):
+        start = row * COUNT_ROW_CELLS
+        for cell in range(start, start + COUNT_CELLS):
             self._cells[cell] = 0
         heapq.heappush(self._free, row)
         return left

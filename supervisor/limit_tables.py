@@ -10,7 +10,15 @@ import mmap
 import os
 from array import array
 
-from shared.limit_layout import CELL_BYTES, OPEN, PAGE_BYTES, Layout, TableLayout, layout
+from shared.limit_layout import (
+    CELL_BYTES,
+    OPEN,
+    OPEN_STRIDE,
+    PAGE_BYTES,
+    Layout,
+    TableLayout,
+    layout,
+)
 
 
 class LimitTables:
@@ -22,7 +30,8 @@ class LimitTables:
         os.ftruncate(self.fd, self._layout.size)
         self._map = mmap.mmap(self.fd, self._layout.size)
         self._header = memoryview(self._map)[:16].cast("Q")
-        self._open = memoryview(self._map)[self._layout.open :][: 4 * rows].cast("I")
+        opens = memoryview(self._map)[self._layout.open :][: 4 * OPEN_STRIDE * rows].cast("I")
+        self._open = opens[::OPEN_STRIDE]
         self._cells = memoryview(self._map)[self._layout.cells : self._layout.rings].cast("Q")
         self._header[0] = rows
 

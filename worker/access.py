@@ -92,15 +92,20 @@ class Access:
         """One line about a connection; ``end`` None: it goes on."""
         log = self._log
         assert log is not None
-        route, endpoint, up = conn.route, conn.endpoint, conn.up
-        accepted, connected = conn.accepted_at, conn.connected_at
+        route, endpoint, up, listener = conn.route, conn.endpoint, conn.up, conn.listener
+        accepted, connected, peer = conn.accepted_at, conn.connected_at, conn.peer_address
+        if conn.header is None:
+            client = peer
+            destination = listener.fixed_destination or conn.destination
+        else:
+            client, destination = conn.client, conn.destination
         has_answer = up is not None and up.received and conn.first_byte_at
         entry = (
             conn.number,
-            conn.peer_address,
-            conn.client,
-            conn.destination,
-            conn.listener.name,
+            peer,
+            client,
+            destination,
+            listener.name,
             None if route is None else route.name,
             None if endpoint is None else endpoint.target.plan.name,
             end,

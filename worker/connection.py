@@ -342,7 +342,9 @@ class Connection:
             plane.wheel.discard(self)
         plane.touched.discard(self)  # or it would be freed a tick later, out of the cache by then
         if self.counted_in:
-            plane.limits.leave(self.counted_in)
+            cells = plane.limits.cells
+            for cell in self.counted_in:
+                cells[cell] -= 1
         plane.ended(self, reason, detail)
 
     def move(self, event: Event) -> None:

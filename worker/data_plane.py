@@ -147,7 +147,7 @@ class DataPlane:
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
             listener.adopt(plan, new.candidates[plan.id].ordered, new.endpoints.addresses)
-        self.gates.adopt(new, self.open)
+        self.gates.adopt(new, self.open, self.reactor.now)
         removed = set(old.routes) - set(new.routes) if old is not None else set()
         if old is not None and removed:
             self._remove(old, removed)

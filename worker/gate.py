@@ -46,6 +46,7 @@ class Gate:
     """Rules and limits of one scope; ``scope`` is "" for everyone, else the route's name."""
 
     __slots__ = (
+        "_addresses",
         "_allow",
         "_block",
         "_clients",
@@ -80,6 +81,7 @@ class Gate:
         self.counted = (scope, bool(self.most), self.key if self.counts_addresses else None)
         self.looks_at_address = has_rules or self.counts_addresses
         self._limits = limits
+        self._addresses = limits.addresses
         self._clients: dict[str, Client] = {}
         self._route = limits.routes.place(hash(scope))
 
@@ -88,11 +90,10 @@ class Gate:
         """Nothing is refused here."""
         return not (self.looks_at_address or self.most)
 
-    def enter(self, ip: str, open_here: int, now: float) -> int:
+    def enter(self, ip: str, now: float) -> int:
         """Judge a connection before there is one.
 
         Returns the cell that counts it, NOT_COUNTED, or a refusal below that (`ENDS`).
-        ``open_here``: connections of this worker.
         """
         place = None
         if self.looks_at_address:
@@ -100,15 +101,15 @@ class Gate:
             if client.is_blocked:
                 return BLOCKED
             place = client.place
-        if self.most and open_here + self._limits.open_elsewhere() >= self.most:
+        if self.most and self._limits.open_everywhere() >= self.most:
             return ALL_FULL
         if place is None:
             return NOT_COUNTED
-        return self._limits.addresses.enter(place, self._most_per_ip, self._rate, now)
+        return self._addresses.enter(place, self._most_per_ip, self._rate, now)
 
-    def enter_unknown(self, open_here: int) -> int:
+    def enter_unknown(self) -> int:
         """As `enter`, while the client's address is still to come in a PROXY header."""
-        if self.most and open_here + self._limits.open_elsewhere() >= self.most:
+        if self.most and self._limits.open_everywhere() >= self.most:
             return ALL_FULL
         return NOT_COUNTED
 
@@ -116,7 +117,7 @@ class Gate:
         """Judge a connection whose client is known now: 0, or a refusal (`ENDS`)."""
         place = None
         if self.looks_at_address:
-            ip = conn.client[0]
+            ip = conn.peer_address[0] if conn.header is None else conn.client[0]
             client = self._clients.get(ip) or self._meet(ip)
             if client.is_blocked:
                 return BLOCKED
@@ -126,13 +127,13 @@ class Gate:
             if cell < NOT_COUNTED:
                 return ALL_FULL
             if cell >= 0:
-                conn.counted_in = (*conn.counted_in, cell)
+                conn.counted_in += (cell,)
         if place is not None and conn.has_own_address:
-            cell = self._limits.addresses.enter(place, self._most_per_ip, self._rate, now)
+            cell = self._addresses.enter(place, self._most_per_ip, self._rate, now)
             if cell < NOT_COUNTED:
                 return cell
             if cell >= 0:
-                conn.counted_in = (*conn.counted_in, cell)
+                conn.counted_in += (cell,)
         return 0
 
     def take_over(self, conn: Connection, now: float) -> None:
@@ -143,13 +144,13 @@ class Gate:
             ip = conn.client[0]
             client = self._clients.get(ip) or self._meet(ip)
             if client.place is not None:
-                self._take_over(conn, self._limits.addresses, client.place, now)
+                self._take_over(conn, self._addresses, client.place, now)
 
     def _take_over(self, conn: Connection, table: Table, place: Place, now: float) -> None:
         if place.own not in conn.counted_in:
             cell = table.enter(place, 0, None, now)
             if cell >= 0:
-                conn.counted_in = (*conn.counted_in, cell)
+                conn.counted_in += (cell,)
 
     def _meet(self, ip: str) -> Client:
         """Look at an address for the first time since long; "" (a Unix peer) is in no list."""

@@ -25,7 +25,7 @@ class Gates:
         self._counted: set[tuple[str, bool, tuple[str, float] | None]] = set()
         self._waiting: list[Connection] = []
 
-    def adopt(self, generation: Generation, open_: set[Connection]) -> None:
+    def adopt(self, generation: Generation, open_: set[Connection], now: float) -> None:
         """Judge by this generation's rules; what is open counts towards limits that are new."""
         self._generation = generation
         self.first = generation.gate()
@@ -36,6 +36,7 @@ class Gates:
         if counted - self._counted:
             self._waiting = list(open_)
         self._counted = counted
+        self.tick(now)
 
     def tick(self, now: float) -> None:
         """Count some of the connections that were there before a limit was."""

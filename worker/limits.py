@@ -28,6 +28,7 @@ from shared.limit_layout import (
     EPOCH_SHIFT,
     ONE_MORE,
     OPEN,
+    OPEN_STRIDE,
     RING,
     RING_CELLS,
     WAY_BYTES,
@@ -62,11 +63,12 @@ class Rate:
 class Place:
     """Where a key was last found. Free to be forgotten at any time: all that counts is shared."""
 
-    __slots__ = ("end", "key", "others", "own", "rows", "start", "tags")
+    __slots__ = ("bucket", "key", "others", "own", "rows", "start", "tags")
 
     def __init__(self, key: int, start: int) -> None:
         self.key = key or 1  # 0 is what an empty entry has
-        self.start = self.end = start  # of the bucket, all rows used so far
+        self.start = start
+        self.bucket = slice(start, start)  # of the memory: its tags of all rows used so far
         self.rows = 0
         self.tags = b""
         self.own = -1  # our cell; -1: none yet
@@ -100,10 +102,10 @@ class Table:
     def enter(self, place: Place, most: int, rate: Rate | None, now: float) -> int:
         """Count a connection under a key if less than ``most`` (0: any number) are open.
 
-        Returns the number of the cell that counts it, for `Limits.leave`, or NOT_COUNTED, FULL or
-        TOO_FAST. ``now`` is of the monotonic clock, which all processes share.
+        Returns the number of the cell that counts it, which is to be lowered by one at its end, or
+        NOT_COUNTED, FULL or TOO_FAST. ``now`` is of the monotonic clock, which all processes share.
         """
-        if self._header[1] != place.rows or self._memory[place.start : place.end] != place.tags:
+        if self._header[1] != place.rows or self._memory[place.bucket] != place.tags:
             self._look(place)
         cells = self.cells
         own = place.own
@@ -144,8 +146,8 @@ class Table:
         """Find the key in all rows that were ever used."""
         tag = _pack(place.key)
         place.rows = self._header[1]
-        place.end = place.start + place.rows * BUCKET_BYTES
-        place.tags = tags = self._memory[place.start : place.end]
+        place.bucket = slice(place.start, place.start + place.rows * BUCKET_BYTES)
+        place.tags = tags = self._memory[place.bucket]
         place.own = -1
         others = []
         first = self._first_cell + (place.key & self._mask) * WAYS
@@ -239,18 +241,13 @@ class Limits:
         self.addresses = Table(memory, where, where.addresses, row, has_rates=True)
         self.routes = Table(memory, where, where.routes, row, has_rates=False)
         self.cells = self.addresses.cells
-        self.open = view[where.open :][: 4 * where.rows].cast("I")  # connections, by row
+        opens = view[where.open :][: 4 * OPEN_STRIDE * where.rows].cast("I")
+        self.open = opens[::OPEN_STRIDE]  # connections, by row
         self.row = row
 
-    def open_elsewhere(self) -> int:
-        """Connections open in all other workers."""
-        open_ = self.open
-        return sum(open_[: self._header[1]]) - open_[self.row]
-
-    def leave(self, cells: tuple[int, ...]) -> None:
-        """A connection that was counted in these cells has ended."""
-        for cell in cells:
-            self.cells[cell] -= 1
+    def open_everywhere(self) -> int:
+        """Connections open in all workers."""
+        return sum(self.open[: self._header[1]])
 
     @property
     def not_counted(self) -> int:

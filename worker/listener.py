@@ -100,7 +100,7 @@ class Listener:
         wildcard = plan.host in ("0.0.0.0", "::")
         # Of one that was refused at accept, a wildcard's own address is all that is known.
         self.known_destination: Address = (plan.host, plan.port)
-        self._destination = None if wildcard else self.known_destination
+        self.fixed_destination = None if wildcard else self.known_destination
 
     def adopt(
         self,
@@ -138,8 +138,8 @@ class Listener:
 
     def destination(self, sock: _socket.socket) -> Address:
         """The local address of an accepted socket; asked only where we listen on a wildcard."""
-        if self._destination is not None:
-            return self._destination
+        if self.fixed_destination is not None:
+            return self.fixed_destination
         try:
             return plain_address(sock.getsockname())
         except OSError:
@@ -154,7 +154,7 @@ class Listener:
 class ListenSocket:
     """One of a listener's sockets: level-triggered, so that what is left over wakes us again."""
 
-    __slots__ = ("_most", "fd", "is_polled", "listener", "plane", "sock")
+    __slots__ = ("_most", "fd", "is_over", "is_polled", "listener", "plane", "sock")
 
     def __init__(self, plane: DataPlane, listener: Listener, sock: _socket.socket) -> None:
         self.plane = plane
@@ -162,11 +162,12 @@ class ListenSocket:
         self.sock = sock
         self.fd = sock.fileno()
         self.is_polled = False
+        self.is_over = False
         self._most = 1  # accepts at the next wake
 
     def poll(self, wanted: bool) -> None:
         """Have the reactor watch this socket, or not."""
-        if wanted == self.is_polled:
+        if wanted == self.is_polled or (wanted and self.is_over):
             return
         self.is_polled = wanted
         reactor = self.plane.reactor
@@ -202,6 +203,9 @@ class ListenSocket:
             except OSError as exc:
                 if exc.errno in PASSING_ERRORS:
                     continue
+                if exc.errno == errno.EINVAL:  # shut down by its owner: it accepts no more
+                    self.give_up()
+                    return False
                 plane.pause_accept(exc)
                 return False
             peer = address if family == AF_INET else plain_address(address)
@@ -209,9 +213,9 @@ class ListenSocket:
             if gate is not None:
                 policy = listener.policy
                 if policy.reads_headers and policy.trusts(peer[0]):
-                    cell = gate.enter_unknown(len(plane.open))
+                    cell = gate.enter_unknown()
                 else:
-                    cell = gate.enter(peer[0], len(plane.open), plane.reactor.now)
+                    cell = gate.enter(peer[0], plane.reactor.now)
                 if cell < NOT_COUNTED:  # before anything was made for it
                     os.close(fd)
                     plane.refuse(listener, peer, cell, gate)
@@ -239,6 +243,11 @@ class ListenSocket:
         """Accept until none waits: before this socket is left to others, or closed."""
         while self.accept(ACCEPTS_A_WAKE):
             pass
+
+    def give_up(self) -> None:
+        """It listens no more; it would wake us for ever."""
+        self.is_over = True
+        self.poll(False)
 
     def close(self) -> None:
         """Give the descriptor back."""

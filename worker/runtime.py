@@ -44,7 +44,7 @@ from shared.messages import (
     Stop,
     SupervisorMessage,
 )
-from shared.stats import Snapshot
+from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS, Snapshot
 from worker.build import Build
 from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
@@ -66,8 +66,6 @@ EXIT_OK: Final = 0
 EXIT_CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_UNUSED: Final = 75  # EX_TEMPFAIL: the supervisor was gone before there was anything to serve
 
-_COUNT_CELLS: Final = 3  # accepted, dialled, ended
-
 
 def run(spawn: Spawn, channel: socket.socket, counts_fd: int, limits_fd: int) -> int:
     """Be a worker until told to end; returns the exit status. Called in the forked process."""
@@ -80,9 +78,9 @@ def run(spawn: Spawn, channel: socket.socket, counts_fd: int, limits_fd: int) ->
         logging.logger.warning("cannot open the log file", file=spawn.log_file, error=str(error))
     counts = mmap.mmap(counts_fd, 0)
     cells = memoryview(counts).cast("Q")
-    first = spawn.counts_row * _COUNT_CELLS
+    first = spawn.counts_row * COUNT_ROW_CELLS
     shared = Shared(
-        counts=cells[first : first + _COUNT_CELLS],
+        counts=cells[first : first + COUNT_CELLS],
         limits=Limits(mmap.mmap(limits_fd, 0), spawn.counts_row),
     )
     for fd in (counts_fd, limits_fd):

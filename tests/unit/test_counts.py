@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.counts import CELLS, ROW_BYTES, Counts, CountsTable
+from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS
+from supervisor.counts import ROW_BYTES, Counts, CountsTable
 
 ROWS = 8
 
@@ -24,7 +25,7 @@ def write(table: CountsTable, row: int, *cells: int) -> None:
     """What a worker does: by its own mapping of the descriptor."""
     with mmap.mmap(table.fd, ROWS * ROW_BYTES) as mapped:
         view = memoryview(mapped).cast("Q")
-        view[row * CELLS : row * CELLS + CELLS] = memoryview(
+        view[row * COUNT_ROW_CELLS : row * COUNT_ROW_CELLS + COUNT_CELLS] = memoryview(
             b"".join(cell.to_bytes(8, "little") for cell in cells)
         ).cast("Q")
         view.release()
