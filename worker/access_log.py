@@ -43,7 +43,7 @@ class AccessLog:
         self.plan: Final = plan
         self._line: Final = line_maker(plan.format, id_prefix)
         self._note = note
-        self._times: list[str] = []  # of entries
+        self._instants: list[float] = []  # of entries
         self._entries: list[Entry] = []  # of lines that are not made yet
         self._made: list[str] = []
         self._made_lines = 0
@@ -84,9 +84,7 @@ class AccessLog:
         if self._is_full and not self._has_room():
             self._refused += 1
             return
-        if now != self._now:
-            self._set_time(now)
-        self._times.append(self._time)
+        self._instants.append(now)
         entries = self._entries
         entries.append(entry)
         if len(entries) >= LINES_AT_ONCE:
@@ -131,11 +129,11 @@ class AccessLog:
         self._tell(now)
 
     def _make(self, now: float) -> None:
-        text = "".join(map(self._line, self._times, self._entries))
+        text = "".join(map(self._line, map(self._text_of, self._instants), self._entries))
         self._made.append(text)
         self._made_size += len(text)
         self._made_lines += len(self._entries)
-        self._times.clear()
+        self._instants.clear()
         self._entries.clear()
         if self._made_size >= FLUSH_BYTES:
             self._put(now)
@@ -170,7 +168,9 @@ class AccessLog:
         """The wall clock may be set; at most a tick later the lines say so."""
         self._offset = time.time() - time.monotonic()
 
-    def _set_time(self, now: float) -> None:
+    def _text_of(self, now: float) -> str:
+        if now == self._now:  # of one turn of the loop
+            return self._time
         self._now = now
         wall = now + self._offset
         second = int(wall)
@@ -178,6 +178,7 @@ class AccessLog:
             self._second = second
             self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         self._time = f"{self._date}.{int((wall - second) * 1000):03d}Z"
+        return self._time
 
     def _tell(self, now: float) -> None:
         """A note where lines were dropped since the last one, or where they no longer are."""

@@ -21,7 +21,7 @@ from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
 from worker.proxy_out import send_first
 from worker.reactor import ENDED, ERROR, READING
-from worker.relay import SIZE, Side
+from worker.relay import SIZE, FirstBytes, Side
 from worker.socket_options import probe_peer
 from worker.timer_wheel import NO_SLOT
 
@@ -227,15 +227,14 @@ class Connection:
             side_ended(self, down)
         if self.state is not RELAYING and self.state is not HALF_CLOSED:
             return
-        up.is_fast = is_free = not (up.outbox or up.is_reset)
+        up.is_fast = not (up.outbox or up.is_reset)
         access = plane.access
         if access.is_on:
-            up.awaits_first = True  # its first bytes take the slow way, and are seen there
-            up.is_fast = False
+            plane.reactor.table[fd] = FirstBytes(up)
             if access.wants_connect:
                 access.line(self, None, self.connected_at)
         guard = self.guard
-        down.is_fast = is_free and not down.has_ended and guard is None
+        down.is_fast = up.is_fast and not down.has_ended and guard is None
         # The dial's deadline still stands in the wheel; its slot works out the next one.
         if route.has_short_timeouts:
             self.rearm()

@@ -104,7 +104,7 @@ class Dial:
         conn.connected(sock, fd, endpoint, self.waiting)
         up = conn.up
         if events & IN and up is not None and not conn.is_closed:
-            up.ready(events)
+            conn.plane.reactor.table[fd].ready(events)  # the side, or who stands in its place
 
     def on_deadline(self, now: float) -> None:
         """Give this endpoint up if its time is over."""

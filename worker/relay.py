@@ -48,7 +48,6 @@ class Side:
     """
 
     __slots__ = (
-        "awaits_first",
         "conn",
         "counted",
         "fd",
@@ -79,7 +78,6 @@ class Side:
         self.passed = 0  # of received: counted as sent to the peer
         self.full_reads = 0  # in a row; with a pipe: small moves in a row
         self.is_fast = False
-        self.awaits_first = False  # the instant of the first bytes from it is wanted
         self.has_ended = False  # FIN was read
         self.is_shut = False  # FIN was sent
         self.is_reset = False  # RST came; what was read before it is still delivered
@@ -88,8 +86,7 @@ class Side:
         """Work out ``is_fast`` anew, after anything it depends on has changed."""
         peer = self.peer
         self.is_fast = peer is not None and not (
-            self.awaits_first
-            or self.outbox
+            self.outbox
             or peer.outbox
             or self.pipe is not None
             or peer.pipe is not None
@@ -151,13 +148,6 @@ class Side:
         if peer is None:
             self.conn.early(events)
             return
-        if self.awaits_first and events != OUT:
-            self.awaits_first = False
-            self.conn.first_byte_at = self.conn.plane.reactor.now
-            self.settle()
-            if self.is_fast:
-                self.ready(events)
-                return
         self.flush()
         if self.peer is None or self.conn.is_closing:
             return
@@ -381,3 +371,29 @@ class Side:
         peer.pump()
         if self.peer is not None and not self.conn.is_closing:
             reset_waits(self.conn, peer)
+
+
+class FirstBytes:
+    """Stands in a target side's place until its first bytes, whose instant the access log wants.
+
+    So the hot path need not look whether they are still to come.
+    """
+
+    __slots__ = ("side",)
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+    @property
+    def conn(self) -> Connection:
+        """For the end of a connection that a bug has hit."""
+        return self.side.conn
+
+    def ready(self, events: int) -> None:
+        """Note the instant, step aside."""
+        side = self.side
+        if events != OUT:
+            reactor = side.conn.plane.reactor
+            side.conn.first_byte_at = reactor.now
+            reactor.table[side.fd] = side
+        side.ready(events)

@@ -357,3 +357,30 @@ def test_every_refusal_has_a_line_in_the_access_log(tmp_path: Path) -> None:
         assert [line["route"] for line in lines] == [None, "r"]
         assert lines[0]["t_connect"] is None
         assert lines[1]["t_connect"] >= 0
+
+
+@pytest.mark.parametrize("speaks_first", [True, False], ids=["target", "client"])
+def test_the_first_byte_of_the_target_has_its_instant(tmp_path: Path, speaks_first: bool) -> None:
+    """Bytes both ways, and a time to the first byte, whoever speaks first; FIN alone has none."""
+    file = tmp_path / "access.log"
+    with brief() as plane:
+        listener, target = plane.listen(), plane.target()
+        plane.commit(route("r", listener, target), access=AccessPlan(file=str(file)))
+        for answer in (b"hello", b""):
+            client = plane.connect(listener)
+            if not speaks_first:
+                client.sendall(b"request")
+            server = target.accept()
+            server.sendall(answer)
+            server.close() if speaks_first else server.shutdown(socket.SHUT_WR)
+            assert read_to_end(client) == answer
+            client.close()
+            server.close()
+            wait_until(lambda: plane.plane.connections == 0, "the end")
+        wait_until(lambda: file.read_text().count("\n") == 2, "two lines")
+        spoken, silent = (json.loads(line) for line in file.read_text().splitlines())
+        assert spoken["sent"] == 5
+        assert 0 <= spoken["t_first_byte"] <= spoken["t_total"]
+        assert silent["sent"] == 0
+        assert silent["t_first_byte"] is None
+        assert {spoken["received"], silent["received"]} == {0 if speaks_first else 7}
