@@ -168,10 +168,14 @@ class Prepared(OfWorker, frozen=True, kw_only=True, tag="prepared"):
 
 
 class Refused(OfWorker, frozen=True, kw_only=True, tag="refused"):
-    """This generation cannot be built here."""
+    """This generation cannot be built here.
+
+    ``is_final``: its Commit came, and it was not prepared; what was served before is served on.
+    """
 
     generation: int
     reason: str
+    is_final: bool = False
 
 
 class Committed(OfWorker, frozen=True, kw_only=True, tag="committed"):
@@ -240,8 +244,12 @@ class FromWorker(Struct, frozen=True, kw_only=True):
 
 
 class ListenerSockets(Struct, frozen=True, kw_only=True):
-    """On the socket pair: (listener id, socket index) of each descriptor in the same datagram."""
+    """On the socket pair: (listener id, socket index) of each descriptor in the same datagram.
 
+    They are lent for ``generation``: when that is given up, the worker closes them.
+    """
+
+    generation: int
     sockets: list[tuple[int, int]]
 
 

@@ -34,7 +34,7 @@ from supervisor.config_listeners import (
 )
 from supervisor.config_lists import ListFiles
 from supervisor.config_positions import Path, Positions
-from supervisor.config_security import check_access_log, check_security
+from supervisor.config_security import check_access_log, check_list_files, check_security
 from supervisor.config_walk import REFUSALS
 
 _EVERYONE: Final = frozenset({"0.0.0.0/0", "::/0"})
@@ -73,7 +73,20 @@ def check_parts(raw: Any, positions: Positions, lists: ListFiles) -> list[Proble
     found = Findings(positions, route_places, listener_places)
     _check_names(_names(raw.get("routes")), found)
     _check_all(Config(**parts, routes=routes, listeners=listeners), found, lists)
+    _check_damaged(raw, "security" in parts, route_places, found, lists)
     return found.errors
+
+
+def _check_damaged(
+    raw: dict[str, Any], is_sound: bool, sound_routes: list[int], found: Findings, lists: ListFiles
+) -> None:
+    """The list files of access rules that are not sound themselves."""
+    if not is_sound:
+        check_list_files(raw.get("security"), ("security",), found, lists)
+    routes = raw.get("routes")
+    for place, route in enumerate(routes if isinstance(routes, list) else []):
+        if isinstance(route, dict) and place not in sound_routes:
+            check_list_files(route.get("security"), ("routes", place, "security"), found, lists)
 
 
 def _sound(value: Any, kind: Any) -> Any:

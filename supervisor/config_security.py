@@ -27,6 +27,20 @@ def check_security(config: Config, found: Findings, lists: ListFiles) -> None:
             _check_block(entry, (*path, "block", number), found, lists)
 
 
+def check_list_files(rules: object, path: Path, found: Findings, lists: ListFiles) -> None:
+    """As `check_security`, for ``rules`` as they stand in the file that are damaged elsewhere."""
+    if not isinstance(rules, dict):
+        return
+    for key in ("allow", "block"):
+        entries = rules.get(key)
+        for number, value in enumerate(entries if isinstance(entries, list) else []):
+            try:
+                entry = AddressEntry.read(value)
+            except ValueError:
+                continue  # the walker reports it
+            _fill(entry, (*path, key, number), found, lists)
+
+
 def check_access_log(config: Config, found: Findings, directory: FilePath) -> None:
     """The path of the access log; nothing is opened, since validating must leave no file."""
     if config.log.access is None:

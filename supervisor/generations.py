@@ -125,8 +125,16 @@ class Generations:
         else:
             self._catch_up(worker)
 
-    def refused(self, worker: WorkerProcess, generation: int, reason: str) -> None:
-        """It cannot build this generation."""
+    def refused(
+        self, worker: WorkerProcess, generation: int, reason: str, *, is_final: bool = False
+    ) -> None:
+        """It cannot build this generation; ``is_final``: it cannot obey the Commit either."""
+        if is_final:
+            # What we believe that it holds is not so: it is asked nothing any more.
+            self._replace(worker, generation, reason)
+            if self._rollout is not None:
+                self._carry_out(self._rollout.left(worker.incarnation))
+            return
         if worker.preparing != generation:
             return
         if self._rollout is not None and self._is_rolling_out(worker):
@@ -174,11 +182,6 @@ class Generations:
         if worker.is_silent:
             return
         self._catch_up(worker)
-        stale = worker.stale - worker.given
-        worker.stale = set()
-        if stale:
-            # What was lent for a generation given up may have come after the Abort was obeyed.
-            self.retire(worker, stale)
 
     def tick(self, now: float) -> None:
         """Look for workers that make no progress."""
@@ -212,7 +215,7 @@ class Generations:
         worker.retiring.difference_update(ids)
         for encoded in (self._candidate, self.committed):
             if encoded is not None and encoded.plan.generation == worker.preparing:
-                worker.give(self._missing(worker, encoded.plan))
+                worker.give(worker.preparing, self._missing(worker, encoded.plan))
                 return
 
     # Carrying out
@@ -246,8 +249,8 @@ class Generations:
             worker.settle()  # the Commit comes to it before this does
         else:
             worker.take_back()
-        worker.give(self._missing(worker, encoded.plan))
         worker.preparing = encoded.plan.generation
+        worker.give(worker.preparing, self._missing(worker, encoded.plan))
         worker.progress_at = self._loop.time()
         if not all(self._control.send_raw(worker.incarnation, raw) for raw in encoded.messages()):
             self._set_aside(worker)

@@ -38,6 +38,7 @@ class Inbox:
         worker = self._pool.find(message.incarnation)
         if worker is None:
             return
+        worker.pid = worker.pid or message.pid  # it may speak before the fork server answers
         self._pool.heard(worker)
         self._sort(worker, message.body)
 
@@ -57,8 +58,8 @@ class Inbox:
                 generations.progress(worker)
             case Prepared(generation=generation):
                 generations.prepared(worker, generation)
-            case Refused(generation=generation, reason=reason):
-                generations.refused(worker, generation, reason)
+            case Refused(generation=generation, reason=reason, is_final=is_final):
+                generations.refused(worker, generation, reason, is_final=is_final)
             case Committed(generation=generation, kept=kept, draining=draining):
                 generations.has_committed(worker, generation, kept, draining)
             case Assigned(epoch=epoch):

@@ -35,6 +35,7 @@ class HeldListener(Struct):
     plan: ListenerPlan
     sockets: list[socket.socket]
     is_retiring: bool = False
+    is_returning: bool = False  # wanted again by a generation that is not final yet
     is_listening: bool = True
     is_steered: bool = False
     inode: int = 0  # of a Unix socket's file
@@ -109,9 +110,13 @@ class Listeners:
         """Listen where that was put off until the generation is final; what failed, as text.
 
         A socket that would take over from another of ours must not get connections for a
-        generation that may still be refused.
+        generation that may still be refused. Ports that return let connections in again.
         """
         problems = []
+        back = [id_ for id_, held in self.held.items() if held.is_returning]
+        self.accept_again(back)
+        for id_ in back:
+            self.held[id_].is_retiring = self.held[id_].is_returning = False
         begun = [held for held in self.held.values() if not held.is_listening]
         for held in begun:
             held.is_listening = True
@@ -192,7 +197,7 @@ class Listeners:
 
     def _open_one(self, plan: ListenerPlan, opened: Opened) -> None:
         others = list(self.held.values())  # in one step: the loop may close one meanwhile
-        ours = [held.plan.id for held in others if _overlap(plan, held.plan)]
+        ours = [held.plan.id for held in others if overlap(plan, held.plan)]
         is_listening = set(ours) <= set(opened.new)
         try:
             if plan.path:
@@ -233,7 +238,8 @@ def _without(route: RoutePlan, lacking: frozenset[int]) -> RoutePlan:
     return structs.replace(route, listeners=listeners, single_port=route.single_port - lacking)
 
 
-def _overlap(one: ListenerPlan, other: ListenerPlan) -> bool:
+def overlap(one: ListenerPlan, other: ListenerPlan) -> bool:
+    """Whether a connection to one of them could be the other's, were it not there."""
     if one.path or other.path or one.port != other.port:
         return False
     if (":" in one.host) != (":" in other.host):

@@ -17,7 +17,11 @@ from supervisor.worker_pool import WorkerPool
 from supervisor.worker_process import WorkerProcess
 
 _ACKNOWLEDGED_S: Final = 2.0
-_NEEDS_READER: Final = "a FIFO is to be read by someone before proxyctl starts"
+_HINTS: Final = {
+    errno.ENXIO: "a FIFO is to be read by someone before proxyctl opens it",
+    errno.ENOENT: "create its directory",
+    errno.EACCES: "the user that proxyctl runs as must be able to write there",
+}
 
 
 def settings_of(config: Config) -> LogSettings:
@@ -38,7 +42,7 @@ def check_access_file(access: AccessPlan | None) -> None:
     try:
         os.close(os.open(access.file, flags, 0o640))
     except OSError as error:
-        hint = _NEEDS_READER if error.errno == errno.ENXIO else "see `log.access`"
+        hint = _HINTS.get(error.errno or 0, "see `log.access`")
         message = f"cannot open the access log {access.file}: {error.strerror}"
         raise StartError(message, hint) from error
 

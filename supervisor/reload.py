@@ -116,7 +116,9 @@ class Reloader:
             config, generation=self._last_generation, slots=self._pool.slots
         )
         await _check_access(plan)
-        returned = await self._retirement.take_back(listener.id for listener in plan.listeners)
+        if self._pool.is_stopping:
+            raise ControlError("proxyctl stops")  # its ports are closed and stay so
+        await self._retirement.take_back(listener.id for listener in plan.listeners)
         new: list[int] = []
         try:
             opened = await asyncio.to_thread(self._listeners.open, plan.listeners)
@@ -126,14 +128,16 @@ class Reloader:
         except BaseException:
             self._listeners.close(new)
             self._restore_plans()
-            self._retirement.begin(returned)
+            self._retirement.resume()
             raise
+        self._retirement.returned()
         warnings = [Problem(message=text, code="listen") for text in opened.warnings]
         return Served(config, plan), [*checked.warnings, *warnings], result
 
     def _restore_plans(self) -> None:
         for listener in self.served.plan.listeners:
-            self._listeners.held[listener.id].plan = listener
+            if listener.id in self._listeners.held:  # a stop may have closed it meanwhile
+                self._listeners.held[listener.id].plan = listener
 
 
 async def _check_access(plan: Plan) -> None:

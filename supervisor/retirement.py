@@ -2,7 +2,7 @@
 
 New SYNs are dropped, handshakes in flight get time to complete, the workers accept what waits and
 close their copies, and only then are ours closed. A port that comes back meanwhile keeps its
-sockets.
+sockets. One that a reload wanted back, and that was refused then, goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,52 +11,82 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec import Struct
+
 from shared import syn_filter
 from shared.log import Logger
-from supervisor.listeners import Listeners
+from supervisor.listeners import Listeners, overlap
 from supervisor.worker_pool import WorkerPool
 
-# Whoever dials before the answer to the reload has come to who asked for it is to be served.
-_ANSWER_S: Final = 0.3
-_ACCEPT_S: Final = 2.0  # for the workers to say that nothing waits any more
+# Whoever dials before the answer to the reload has come to who asked for it is to be served; on a
+# busy machine it is a while until the command has said it, and a SYN that another listener has
+# dropped comes again after a second. With a handshake and what the workers get, the port is closed
+# within 4 s (design section 2).
+_ANSWER_S: Final = 1.25
+_SYN_AGAIN_S: Final = 1.1  # after a SYN that was dropped
+_ACCEPT_S: Final = 1.3  # for the workers to say that nothing waits; one that hangs is known by then
+
+
+class _Leaving(Struct):
+    """A port on its way out. Times are of the loop's clock."""
+
+    number: int  # of the retirement that has it
+    left_at: float
+    filtered_at: float | None = None  # since then new SYNs are dropped
+    is_closing: bool = False  # workers were told to close it
 
 
 class Retirement:
-    """Ports on their way out."""
+    """Ports on their way out.
+
+    A port may leave, return and leave again before its first retirement has come to an end: each
+    retirement has a number, and one that finds another number has nothing more to do there.
+    """
 
     def __init__(self, pool: WorkerPool, listeners: Listeners, log: Logger) -> None:
         self._pool = pool
         self._listeners = listeners
         self._log = log
-        self._waiting: set[int] = set()  # handshakes complete; workers still hold them
-        self._closing: set[int] = set()  # workers were told to close them
-        self._wanted_back: set[int] = set()
+        self._leaving: dict[int, _Leaving] = {}
+        self._returning: dict[int, _Leaving] = {}  # a reload under way wants them back
+        self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, ids: Iterable[int]) -> None:
         """These ports left the config; returns at once."""
-        gone = {listener for listener in ids if listener in self._listeners.held}
-        if not gone:
-            return
-        for listener in gone:
-            self._listeners.held[listener].is_retiring = True
-        self._waiting |= gone
-        task = asyncio.get_running_loop().create_task(self._retire(gone))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(
+            {
+                listener: _Leaving(0, self._left_at(listener))
+                for listener in ids
+                if listener in self._listeners.held
+            }
+        )
 
     async def take_back(self, ids: Iterable[int]) -> list[int]:
-        """Those of ``ids`` that were on their way out; they are held as before now."""
-        wanted = set(ids)
-        returned = sorted(wanted & (self._waiting | self._closing))
-        self._waiting -= wanted
-        self._wanted_back |= wanted & self._closing
-        while self._tasks and wanted & self._closing:
+        """Those of ``ids`` that were on their way out; from now on they are only held.
+
+        `Listeners.listen` lets connections in again, once the generation that wants them is final.
+        Until then workers may hold no copy, and what they would let in, nobody would accept.
+        """
+        wanted = {listener for listener in ids if listener in self._leaving}
+        for listener in wanted:
+            self._returning[listener] = self._leaving[listener]
+            if not self._leaving[listener].is_closing:
+                del self._leaving[listener]
+        while self._tasks and wanted & self._leaving.keys():
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        self._listeners.accept_again(returned)
-        for listener in returned:
-            self._listeners.held[listener].is_retiring = False
-        return returned
+        for listener in wanted:
+            self._listeners.held[listener].is_returning = True
+        return sorted(wanted)
+
+    def returned(self) -> None:
+        """The reload that wanted ports back is final."""
+        self._returning.clear()
+
+    def resume(self) -> None:
+        """The reload that wanted ports back was refused: they go, from where they were."""
+        returning, self._returning = self._returning, {}
+        self._start(returning)
 
     def cancel(self) -> None:
         """A full stop takes over what is under way."""
@@ -81,23 +111,68 @@ class Retirement:
         if not await pool.wait(are_all_done, timeout_s):
             self._log.warning("a worker has not closed its listeners in time")
 
-    async def _retire(self, gone: set[int]) -> None:
-        await asyncio.sleep(_ANSWER_S)
-        self._listeners.stop_accepting(gone & self._waiting)
-        await asyncio.sleep(handshake_s(self._listeners, gone))
-        left = gone & self._waiting
+    def _left_at(self, listener: int) -> float:
+        """Now; later where another one that overlaps drops SYNs, which are then sent again here."""
+        held = self._listeners.held
+        left_at = asyncio.get_running_loop().time()
+        for other, one in self._leaving.items():
+            if one.filtered_at is not None and overlap(held[other].plan, held[listener].plan):
+                dropped_until = one.filtered_at + handshake_s(self._listeners, [other])
+                left_at = max(left_at, dropped_until + _SYN_AGAIN_S - _ANSWER_S)
+        return left_at
+
+    def _start(self, leaving: dict[int, _Leaving]) -> None:
+        gone = {id_: one for id_, one in leaving.items() if id_ in self._listeners.held}
+        if not gone:
+            return
+        self._number += 1
+        for listener, one in gone.items():
+            held = self._listeners.held[listener]
+            held.is_retiring, held.is_returning = True, False
+            one.number, one.is_closing = self._number, False
+            self._leaving[listener] = one
+        task = asyncio.get_running_loop().create_task(self._retire(set(gone), self._number))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _retire(self, gone: set[int], number: int) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._due(gone, number, _ANSWER_S) - loop.time())
+        left = self._left(gone, number)
+        self._listeners.stop_accepting(left)
+        for one in left.values():
+            one.filtered_at = one.filtered_at or loop.time()
+        await asyncio.sleep(self._filtered_until(left) - loop.time())
+        left = self._left(gone, number)
         if not left:
             return
-        self._waiting -= left
-        self._closing |= left
-        await self.accept_what_waits(left, _ACCEPT_S)
-        self._closing -= left
-        back = left & self._wanted_back
-        self._wanted_back -= back
-        names = [self._listeners.held[listener].plan.name for listener in sorted(left - back)]
-        self._listeners.close(left - back)
+        for one in left.values():
+            one.is_closing = True
+        ids = set(left)
+        await self.accept_what_waits(ids, _ACCEPT_S)
+        for listener in ids:
+            del self._leaving[listener]
+        gone = ids - self._returning.keys()
+        names = [self._listeners.held[listener].plan.name for listener in sorted(gone)]
+        self._listeners.close(gone)
         if names:
             self._log.info("listeners closed", listeners=names)
+
+    def _left(self, gone: set[int], number: int) -> dict[int, _Leaving]:
+        """Those that have not returned since this retirement began."""
+        found = {id_: self._leaving[id_] for id_ in gone if id_ in self._leaving}
+        return {id_: one for id_, one in found.items() if one.number == number}
+
+    def _due(self, gone: set[int], number: int, after_s: float) -> float:
+        left = self._left(gone, number).values()
+        return max((one.left_at + after_s for one in left), default=0.0)
+
+    def _filtered_until(self, left: dict[int, _Leaving]) -> float:
+        times = [
+            (one.filtered_at or 0.0) + handshake_s(self._listeners, [listener])
+            for listener, one in left.items()
+        ]
+        return max(times, default=0.0)
 
 
 def handshake_s(listeners: Listeners, ids: Iterable[int]) -> float:

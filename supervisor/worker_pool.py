@@ -30,6 +30,7 @@ from supervisor.worker_process import Exit, Status, WorkerProcess, WorkerState
 
 TICK_S: Final = 0.1
 SILENT_S: Final = 1.0  # without a heartbeat: siblings adopt its listeners (design section 3)
+_FORK_SERVER_S: Final = 1.0  # between two starts of one that ends at once
 _STALL_S: Final = 0.5  # we ourselves were away: what workers said meanwhile is still unread
 
 
@@ -72,6 +73,7 @@ class WorkerPool:
         self._ends = WorkerEnds(self._slots, accounts, control, log)
         self.changed = self._ends.changed  # for those who wait for a worker to get ready or end
         self._incarnation = 0
+        self._fork_server_due = 0.0
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._strays = StrayReaper()
@@ -215,6 +217,7 @@ class WorkerPool:
             self._check_silence(now)
             self.generations.tick(now)
             if not self.is_stopping:
+                self._keep_fork_server(now)
                 self._reconcile(now)
             self._strays.reap(now)
             due = now + TICK_S
@@ -234,6 +237,16 @@ class WorkerPool:
             task.cancel()
         self.counts.close()
         self.limits.close()
+
+    def _keep_fork_server(self, now: float) -> None:
+        """One that was killed is started anew before it is needed."""
+        if self.fork_server.pid or not self.workers or now < self._fork_server_due:
+            return
+        self._fork_server_due = now + _FORK_SERVER_S
+        try:
+            self.fork_server.start()
+        except OSError as error:
+            self._log.error("cannot start the fork server", error=str(error))
 
     def _reconcile(self, now: float) -> None:
         for number, slot in enumerate(self._slots):
@@ -305,6 +318,8 @@ class WorkerPool:
 
     def _on_serving(self, worker: WorkerProcess) -> None:
         """It serves what is committed: its first generation, or one that it had missed."""
+        if worker.our_reason:
+            return  # it is being killed: it neither counts as ready nor is given listeners
         if worker.status is Status.STARTING:
             worker.status = Status.READY
             worker.ready_at = self._loop.time()

@@ -63,6 +63,13 @@ class Exit(Struct, frozen=True):
             return f"signal {self.signal}"
 
 
+class _Lent(Struct, frozen=True):
+    """(listener id, socket index, socket) each, on their way for one generation."""
+
+    generation: int
+    sockets: list[tuple[int, int, socket.socket]]
+
+
 class WorkerProcess:
     """A worker from the moment it is asked for. Times are of the loop's clock."""
 
@@ -94,7 +101,6 @@ class WorkerProcess:
         self.acked_epoch = 0
         self.given: set[int] = set()  # ids of listeners whose descriptors it has
         self.lent: set[int] = set()  # those of them that only the generation in preparation needs
-        self.stale: set[int] = set()  # those that it may still hold and should not
         self.retiring: set[int] = set()  # ids of listeners that it was told to close
         self.drained: tuple[int, int] | None = None
         self.ended_before: int | None = None  # connections ended when the full stop's drain began
@@ -102,7 +108,7 @@ class WorkerProcess:
         self.last_error = ""  # what it said itself
         self._pidfd = -1
         self._channel = channel
-        self._queue: deque[list[tuple[int, int, socket.socket]]] = deque()
+        self._queue: deque[_Lent] = deque()
         self._is_waiting = False
         channel.setblocking(False)
 
@@ -116,6 +122,8 @@ class WorkerProcess:
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_pidfd, on_exit)
+        if self.our_reason:
+            self.kill(self.our_reason)  # it was to end before we knew whom to send that to
 
     def _on_pidfd(self, on_exit: Callable[[WorkerProcess, Exit], None]) -> None:
         try:
@@ -143,7 +151,7 @@ class WorkerProcess:
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def give(self, sockets: Iterable[tuple[int, int, socket.socket]]) -> None:
+    def give(self, generation: int, sockets: Iterable[tuple[int, int, socket.socket]]) -> None:
         """Pass (listener id, socket index, socket) each, for the generation in preparation.
 
         What does not fit waits its turn.
@@ -152,13 +160,13 @@ class WorkerProcess:
         self.lent.update(listener for listener, _, _ in entries)
         self.given |= self.lent
         for start in range(0, len(entries), DESCRIPTORS_PER_MESSAGE):
-            self._queue.append(entries[start : start + DESCRIPTORS_PER_MESSAGE])
+            batch = entries[start : start + DESCRIPTORS_PER_MESSAGE]
+            self._queue.append(_Lent(generation, batch))
         self._pump()
 
     def take_back(self) -> None:
         """It forgets the generation in preparation, and with that the listeners lent for it."""
         self.given -= self.lent
-        self.stale |= self.lent
         self.lent = set()
         self.preparing = 0
         self.is_prepared = self.is_commit_sent = False
@@ -180,15 +188,17 @@ class WorkerProcess:
     def _pump(self) -> None:
         while self._queue and self._channel.fileno() >= 0:
             # A listener may have been closed while it waited here.
-            entries = [entry for entry in self._queue[0] if entry[2].fileno() >= 0]
-            if entries and not self._send(entries):
+            first = self._queue[0]
+            entries = [entry for entry in first.sockets if entry[2].fileno() >= 0]
+            if entries and not self._send(_Lent(first.generation, entries)):
                 return
             self._queue.popleft()
         self._stop_waiting()
 
-    def _send(self, entries: list[tuple[int, int, socket.socket]]) -> bool:
-        message = ListenerSockets(sockets=[(listener, index) for listener, index, _ in entries])
-        descriptors = array.array("i", [held.fileno() for _, _, held in entries])
+    def _send(self, lent: _Lent) -> bool:
+        names = [(listener, index) for listener, index, _ in lent.sockets]
+        message = ListenerSockets(generation=lent.generation, sockets=names)
+        descriptors = array.array("i", [held.fileno() for _, _, held in lent.sockets])
         loop = asyncio.get_running_loop()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
         try:

@@ -170,9 +170,13 @@ class Plane:
         )
         for index, sock in enumerate(made):
             fd = sock.detach()
-            self.call(lambda index=index, fd=fd: self.plane.add_socket(id_, index, fd))  # type: ignore[misc]
+            self.call(lambda index=index, fd=fd: self.lend(id_, index, fd))  # type: ignore[misc]
         self.listeners.append(plan)
         return plan
+
+    def lend(self, listener: int, index: int, fd: int) -> None:
+        """Hand a listening descriptor to the data plane, for its next generation."""
+        self.plane.add_socket(listener, index, fd, self.plane.generation + 1)
 
     def commit(
         self,

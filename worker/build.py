@@ -13,6 +13,7 @@ from typing import Protocol
 
 from shared.errors import InternalError, ProxyctlError
 from shared.messages import (
+    Committed,
     Prepare,
     Prepared,
     PrepareRoutes,
@@ -37,7 +38,7 @@ class Generations(Protocol):
 
     def missing_sockets(self) -> list[tuple[int, int]]: ...
 
-    def abort(self) -> None: ...
+    def abort(self, generation: int) -> None: ...
 
     def commit(self, generation: int) -> tuple[int, int]: ...
 
@@ -57,9 +58,13 @@ class Build:
         self.drain_s = _NO_DRAIN_S
 
     def begin(self, prepare: Prepare) -> None:
-        """Start over with this generation."""
-        self.forget()
+        """Start over with this generation.
+
+        What was lent for another one stays: its number may return, and its descriptors may have
+        come before this does.
+        """
         self._prepare = prepare
+        self._prepared = 0
         self._came = self._sets = 0
         self._next_drain_s = _NO_DRAIN_S
         try:
@@ -101,31 +106,35 @@ class Build:
             self._is_check_due = True
             loop.call_soon(self._check)
 
-    def commit(self, generation: int) -> tuple[int, int]:
-        """Serve by the prepared generation; InternalError when it is not that one.
+    def commit(self, generation: int) -> None:
+        """Serve by the prepared generation and say so; Refused when it is not that one.
 
-        Returns how many connections are kept, and how many are of routes that it has no more.
+        What is served goes on either way: a worker must not end for a message that it cannot obey.
         """
         if self._prepared != generation:
-            raise InternalError(f"commit of {generation}, but {self._prepared} is prepared")
+            reason = f"commit of {generation}, but {self._prepared or 'nothing'} is prepared"
+            self._say(Refused(generation=generation, reason=reason, is_final=True))
+            return
         self._prepared = 0
-        connections = self._plane.commit(generation)
+        kept, draining = self._plane.commit(generation)
         self.drain_s = self._next_drain_s
-        return connections
+        self._say(Committed(generation=generation, kept=kept, draining=draining))
 
     def abort(self, generation: int) -> None:
-        """Forget this generation."""
-        if self._prepared == generation or (
-            self._prepare is not None and self._prepare.generation == generation
-        ):
-            self.forget()
+        """Forget this generation, whose number does not return."""
+        if self._building == generation:
+            self._prepare = None
+            self._prepared = 0
+        self._plane.abort(generation)  # descriptors may be here even where its Prepare is not
 
     def forget(self) -> None:
         """Forget whatever is under construction."""
-        if self._prepare is not None or self._prepared:
-            self._prepare = None
-            self._prepared = 0
-            self._plane.abort()
+        if self._building:
+            self.abort(self._building)
+
+    @property
+    def _building(self) -> int:
+        return self._prepare.generation if self._prepare is not None else self._prepared
 
     def _check(self) -> None:
         self._is_check_due = False

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
 import asyncio
-import os
+import errno
 import traceback
 from collections.abc import Callable
 from typing import Final
@@ -14,12 +13,15 @@ from shared.errors import WorkerBootError
 from shared.messages import Prepare
 from shared.plan import AddressSet, Endpoints, RoutePlan
 from shared.stats import ListenerCounts, Snapshot
+from worker.accept_pause import Reserve, leave_closed
 from worker.access import Access
 from worker.accounting import account
 from worker.connection import CELL_ACCEPTED, CELL_ENDED, Address, Connection
+from worker.departure import Departure
 from worker.gate import ENDS, Gate
 from worker.gates import Gates
 from worker.generation import Generation, Lasting
+from worker.held import HeldSockets
 from worker.limits import Limits, private_limits
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
@@ -61,7 +63,7 @@ class DataPlane:
         self.number: int = 0  # of the last connection
         self.cells = counts if counts is not None else memoryview(bytearray(24)).cast("Q")
         self._log = log
-        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve = Reserve()
         self._accept_pauses = 0
         self._pause_note_at = self.reactor.now
         self._refusals = Refusals(self._id_prefix, log, self.reactor.now)
@@ -70,13 +72,12 @@ class DataPlane:
         self.access = Access(self._id_prefix, log)
         self._lasting = Lasting()
         self._listener_counts: dict[str, ListenerCounts] = {}
-        self._held: dict[tuple[int, int], _socket.socket] = {}
         self._listeners: dict[int, Listener] = {}
+        self._held = HeldSockets(self._listeners.__contains__)
         self._current: Generation | None = None
         self._next: Generation | None = None
         self._indexes: frozenset[int] = frozenset()
-        self._on_drained: Callable[[int, int], None] | None = None
-        self._drained = self._cut = 0
+        self._departure: Departure | None = None
 
     # -- generations -----------------------------------------------------------------------
 
@@ -85,16 +86,16 @@ class DataPlane:
         """The committed one; 0 before the first."""
         return self._current.number if self._current is not None else 0
 
-    def add_socket(self, listener: int, index: int, fd: int) -> None:
-        """Take over a listening descriptor; it is polled only once assigned and committed."""
-        sock = _socket.socket(fileno=fd)
-        old = self._held.pop((listener, index), None)
-        if old is not None:
-            old.close()
-        self._held[listener, index] = sock
+    def add_socket(self, listener: int, index: int, fd: int, generation: int) -> None:
+        """Take over a listening descriptor that was lent for this generation.
+
+        It is polled only once assigned and committed.
+        """
+        self._held.add((listener, index), fd, generation)
 
     def begin(self, prepare: Prepare) -> None:
         """Start to build a generation beside the one that serves."""
+        self._forget_next()
         self._next = Generation(prepare, self._lasting, self.limits)
         self.access.prepare(prepare.access)
 
@@ -120,13 +121,15 @@ class DataPlane:
             if (plan.id, index) not in self._held
         ]
 
-    def abort(self) -> None:
-        """Forget the generation in preparation, and descriptors that only it would need."""
+    def abort(self, generation: int) -> None:
+        """Forget this generation, whose number does not return, and what was lent for it."""
+        if self._next is not None and self._next.number == generation:
+            self._forget_next()
+        self._held.abort(generation)
+
+    def _forget_next(self) -> None:
         self._next = None
         self.access.abort()
-        # A listener on its way out is in no generation; what waits there is accepted yet.
-        for key in [key for key in self._held if key[0] not in self._listeners]:
-            self._held.pop(key).close()
 
     def commit(self, generation: int) -> tuple[int, int]:
         """Serve new connections by the prepared generation; removed routes begin to drain.
@@ -147,6 +150,7 @@ class DataPlane:
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
             listener.adopt(plan, new.candidates[plan.id].ordered, new.endpoints.addresses)
+        self._held.committed(generation)
         self.gates.adopt(new, self.open, self.reactor.now)
         removed = set(old.routes) - set(new.routes) if old is not None else set()
         if old is not None and removed:
@@ -188,12 +192,12 @@ class DataPlane:
 
     def _poll_assigned(self) -> None:
         may_poll = not self.is_paused and not self.is_draining
-        served = self._current.listeners if self._current is not None else {}
+        # A listener that left the config is served until the supervisor retires it: whoever dials
+        # before the reload has answered does not wait for that.
         for listener in self._listeners.values():
-            is_served = may_poll and listener.id in served
             for index, sock in listener.sockets.items():
                 is_ours = listener.plan.sockets == 1 or index in self._indexes
-                sock.poll(is_served and is_ours and bool(self._indexes))
+                sock.poll(may_poll and is_ours and bool(self._indexes))
 
     def listeners(self) -> list[Listener]:
         """All that are held, those on their way out included."""
@@ -207,12 +211,11 @@ class DataPlane:
                 for sock in listener.sockets.values():
                     sock.accept_all()
                     sock.close()
-            for key in [key for key in self._held if key[0] == id_]:
-                self._held.pop(key).close()
+            self._held.retire(id_)
 
     def pause_accept(self, why: OSError) -> None:
         """No descriptor (or memory) is left: what waits stays in the backlog until one is."""
-        if self.is_paused:
+        if self.is_paused or (why.errno == errno.EINVAL and leave_closed(self._listeners.values())):
             return
         self.is_paused = True
         self._accept_pauses += 1
@@ -226,19 +229,14 @@ class DataPlane:
 
     def use_reserve(self) -> bool:
         """Give the reserve descriptor to the dial of a client that is already accepted."""
-        if self._reserve is None:
+        if not self._reserve.use():
             return False
-        os.close(self._reserve)
-        self._reserve = None
         self.pause_accept(OSError(24, "the last descriptor went to a dial"))
         return True
 
     def _end_pause(self) -> None:
-        if self._reserve is None:
-            try:
-                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return
+        if not self._reserve.refill():
+            return
         self.is_paused = False
         self._poll_assigned()
 
@@ -258,19 +256,13 @@ class DataPlane:
                     sock.accept_all()
         self.is_draining = True
         self._poll_assigned()
-        self._drained = self._cut = 0
-        self._on_drained = on_done
+        self._departure = Departure(self.open, on_done)
         if close_listeners:
             self.retire(list(self._listeners))
         if deadline_s is not None:
             for conn in list(self.open):
                 conn.cut(self.reactor.now + deadline_s, End.DRAIN_DEADLINE)
-        self._drained_if_empty()
-
-    def _drained_if_empty(self) -> None:
-        if self._on_drained is not None and not self.open:
-            on_done, self._on_drained = self._on_drained, None
-            on_done(self._drained, self._cut)
+        self._departure.check()
 
     def stop(self) -> None:
         """Cut every connection as ``stopped``; a drain under way counts them as cut."""
@@ -305,12 +297,8 @@ class DataPlane:
             route.counts.active -= 1
             if conn.endpoint is not None:
                 conn.endpoint.target.counts.active -= 1
-        if self._on_drained is not None:
-            if reason is End.DRAIN_DEADLINE or reason is End.STOPPED:
-                self._cut += 1
-            else:
-                self._drained += 1
-            self._drained_if_empty()
+        if self._departure is not None:
+            self._departure.ended(reason)
 
     def refuse(self, listener: Listener, peer: Address, refusal: int, gate: Gate) -> None:
         """Count a connection that was accepted and is closed at once, without a record of it."""
@@ -393,11 +381,8 @@ class DataPlane:
         for listener in self._listeners.values():
             for sock in listener.sockets.values():
                 sock.close()
-        for held in self._held.values():
-            held.close()
+        self._held.close()
         self.reactor.close()
         self.pipes.close()
         self.access.close()
-        if self._reserve is not None:
-            os.close(self._reserve)
-            self._reserve = None
+        self._reserve.use()

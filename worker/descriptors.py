@@ -20,7 +20,8 @@ _MESSAGE_MAX_BYTES: Final = 65536
 _INT_BYTES: Final = array.array("i").itemsize
 _MESSAGES_A_WAKE: Final = 8
 
-OnSocket = Callable[[int, int, int], None]  # listener id, socket index, descriptor
+# Listener id, socket index, descriptor, generation that it is lent for.
+OnSocket = Callable[[int, int, int, int], None]
 
 
 class DescriptorChannel:
@@ -69,7 +70,8 @@ class DescriptorChannel:
         for level, kind, raw in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 found.frombytes(raw[: len(raw) - len(raw) % _INT_BYTES])
-        sockets = decode_listener_sockets(data).sockets
+        message = decode_listener_sockets(data)
+        sockets = message.sockets
         if flags & socket.MSG_CTRUNC or len(sockets) != len(found):
             for fd in found:
                 os.close(fd)
@@ -79,4 +81,4 @@ class DescriptorChannel:
                 " the limit of open files is too low"
             )
         for (listener, index), fd in zip(sockets, found, strict=True):
-            self._on_socket(listener, index, fd)
+            self._on_socket(listener, index, fd, message.generation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from shared.access_format import address_text
 from shared.ends import End
 from worker.gate import ENDS
 
@@ -51,8 +52,7 @@ class Refusals:
             return
         fields = self._fields(conn.number, conn.listener, conn.peer_address)
         if conn.header is not None and conn.header.has_addresses:
-            host, port = conn.client
-            fields["client"] = f"{host}:{port}"
+            fields["client"] = address_text(conn.client)
         if conn.route is not None:
             fields["route"] = conn.route.name
         self._note(end, fields, detail)
@@ -75,7 +75,7 @@ class Refusals:
             "component": "connection",
             "id": f"{self._id_prefix}{number}",
             "listener": listener.name,
-            "peer": f"{peer[0]}:{peer[1]}",
+            "peer": address_text(peer),  # "": a Unix socket's has no address
         }
 
     def _note(self, end: End, fields: dict[str, str], detail: str) -> None:
@@ -92,6 +92,7 @@ class Refusals:
             if written > NOTES_A_SECOND:
                 more = written - NOTES_A_SECOND
                 fields = {"end": end, "component": "connection"}
-                self._log("warning", f"connections refused: {more} more lines like it", fields)
+                lines = "line" if more == 1 else "lines"
+                self._log("warning", f"connections refused: {more} more {lines} like it", fields)
         self._written = {}
         self._since = now

@@ -25,7 +25,6 @@ from shared.messages import (
     Assign,
     Assigned,
     Commit,
-    Committed,
     Drain,
     Drained,
     Event,
@@ -227,9 +226,9 @@ class _Worker:
 
     # From the supervisor
 
-    def _on_socket(self, listener: int, index: int, fd: int) -> None:
+    def _on_socket(self, listener: int, index: int, fd: int, generation: int) -> None:
         self._indexes = max(self._indexes, index + 1)
-        self._plane.add_socket(listener, index, fd)
+        self._plane.add_socket(listener, index, fd, generation)
         self._build.sockets_came(self._loop)
 
     def _on_supervisor_lost(self) -> None:
@@ -268,8 +267,7 @@ class _Worker:
             case PrepareRoutes():
                 self._build.add_routes(message)
             case Commit(generation=generation):
-                kept, draining = self._build.commit(generation)
-                self._client.say(Committed(generation=generation, kept=kept, draining=draining))
+                self._build.commit(generation)
             case Abort(generation=generation):
                 self._build.abort(generation)
             case Assign(epoch=epoch, indexes=indexes):

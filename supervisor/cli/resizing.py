@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from shared.config.structs import MAX_WORKERS
 from shared.messages import Reply
 from supervisor.cli import client
 
@@ -23,8 +24,8 @@ def parse(action: str, count: int | None) -> int:
             raise ValueError("a number goes with add and remove")
         return 0
     change = 1 if count is None else count
-    if change < 1:
-        raise ValueError(f"{change} is no number of workers")
+    if not 1 <= change <= MAX_WORKERS:
+        raise ValueError(f"{change} is no number of workers from 1 to {MAX_WORKERS}")
     return change if action == "add" else -change
 
 

@@ -165,7 +165,11 @@ class Proxyctl:
         """Pid of the fork server: the child that is no worker."""
         workers = {worker["pid"] for worker in self.workers()}
         for child in psutil.Process(self.pid).children():
-            if child.pid not in workers and "worker.fork_server" in " ".join(child.cmdline()):
+            try:
+                command = " ".join(child.cmdline())
+            except psutil.Error:
+                continue  # it has just ended
+            if child.pid not in workers and "worker.fork_server" in command:
                 return int(child.pid)
         return 0
 

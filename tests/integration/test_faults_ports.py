@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import StartProxyctl
-from tests.helpers.named_echo import Dialler, LongConnection, named_route, serve
+from tests.helpers.named_echo import Dialler, LongConnection, are_ready, named_route, serve
 from tests.helpers.processes import Config
 from tests.helpers.sockets import free_port, free_ports, is_refused, occupied_port
 from tests.helpers.targets import Target
@@ -133,6 +134,47 @@ def test_changed_listen_address_loses_nothing(proxyctl: StartProxyctl, target: T
                 "the other address has retired",
             )
             serves_on(dialler)
+    assert not dialler.failures
+
+
+def test_listen_moves_with_fewer_workers_than_slots(
+    proxyctl: StartProxyctl, target: Target
+) -> None:
+    """New connections are steered there, and the way to the wildcard and back loses none."""
+    (port,) = free_ports(1)
+    config = config_of(target, [port])
+    running = proxyctl({**config, "max_workers": 6}, workers=2)
+    with Dialler(port) as dialler:
+        for listen in ("0.0.0.0", "127.0.0.1") * 3:
+            running.write({**config_of(target, [port], listen), "max_workers": 6})
+            assert running.ask("reload").exit_code == 0
+            assert running.status()["listeners"] == [f"{listen}:{port}"]
+            serves_on(dialler)
+    assert not dialler.failures
+    assert "cannot listen" not in running.log()
+
+
+def test_a_worker_that_sleeps_through_a_changed_listen_follows(
+    proxyctl: StartProxyctl, target: Target
+) -> None:
+    """Descriptors of the next generation come to it before it hears of that one: none is lost."""
+    (port,) = free_ports(1)
+    running = proxyctl(config_of(target, [port]), workers=3)
+    with Dialler(port) as dialler:
+        for _ in range(2):
+            for listen in ("0.0.0.0", "127.0.0.1"):
+                victim = running.ready_pids()[0]
+                os.kill(victim, signal.SIGSTOP)
+                try:
+                    running.write(config_of(target, [port], listen))
+                    assert running.ask("reload").exit_code == 0
+                finally:
+                    os.kill(victim, signal.SIGCONT)
+                running.write(config_of(target, [port], "127.0.0.1"))
+                assert running.ask("reload").exit_code == 0
+                generation = int(running.status()["generation"])
+                workers = running.wait_for_workers(are_ready(3, generation), "all follow")
+                assert victim in [worker["pid"] for worker in workers]
     assert not dialler.failures
 
 

@@ -159,7 +159,7 @@ def test_an_aborted_generation_leaves_no_trace() -> None:
                 )
             )
             data_plane.add_routes([route("r2", refused, target)])
-            data_plane.abort()
+            data_plane.abort(2)
 
         plane.call(prepare_and_abort)
         with pytest.raises(ConnectionRefusedError):
@@ -186,7 +186,7 @@ def test_a_generation_without_its_sockets_says_which() -> None:
                 )
             )
             missing = plane.plane.missing_sockets()
-            plane.plane.abort()
+            plane.plane.abort(1)
             return missing
 
         assert plane.call(prepare) == [(99, 0), (99, 1)]

@@ -35,12 +35,12 @@ def test_no_access_log_needs_no_file() -> None:
 
 
 def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    """The message has path and reason, the hint says where to look."""
+    """The message has path and reason, the hint says what to do."""
     path = tmp_path / "none" / "access"
     with pytest.raises(StartError) as caught:
         check_access_file(AccessPlan(file=str(path)))
     assert caught.value.message == f"cannot open the access log {path}: No such file or directory"
-    assert caught.value.hint == "see `log.access`"
+    assert caught.value.hint == "create its directory"
 
 
 def test_fifo_without_a_reader_is_refused(tmp_path: Path) -> None:

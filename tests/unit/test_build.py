@@ -8,8 +8,9 @@ from typing import cast
 import pytest
 from msgspec import structs
 
-from shared.errors import InternalError, WorkerBootError
+from shared.errors import WorkerBootError
 from shared.messages import (
+    Committed,
     Prepare,
     Prepared,
     PrepareRoutes,
@@ -51,8 +52,8 @@ class Plane:
     def missing_sockets(self) -> list[tuple[int, int]]:
         return self.missing
 
-    def abort(self) -> None:
-        self.steps.append("abort")
+    def abort(self, generation: int) -> None:
+        self.steps.append(f"abort {generation}")
 
     def commit(self, generation: int) -> tuple[int, int]:
         self.steps.append(f"commit {generation}")
@@ -99,7 +100,8 @@ def test_prepared_after_the_last_route(
     assert said == [Progress(generation=2, routes=1)]
     build.add_routes(routes(2, drain=45.0))
     assert said[-1] == Prepared(generation=2)
-    assert build.commit(2) == (3, 1)
+    build.commit(2)
+    assert said[-1:] == [Committed(generation=2, kept=3, draining=1)]
     assert plane.steps == ["begin", "add_routes", "add_routes", "commit 2"]
     assert build.drain_s == 45.0
 
@@ -144,7 +146,7 @@ def test_whatever_fails_is_a_refusal(
     build.add_routes(routes(2))
     refusals = [message for message in said if isinstance(message, Refused)]
     assert refusals == [Refused(generation=2, reason=f"cannot {step}")]
-    assert plane.steps[-1] == "abort"
+    assert plane.steps[-1] == "abort 2"
     plane.fails_at = ""
     build.begin(prepare(3))
     build.add_routes(routes(3))
@@ -157,22 +159,31 @@ def test_stragglers_are_ignored(build: Build, plane: Plane, said: list[WorkerMes
     build.begin(prepare(2))
     build.add_routes(routes(1))
     build.abort(1)
-    assert plane.steps == ["begin"]
+    assert plane.steps == ["begin", "abort 1"]  # descriptors for it may have come all the same
     build.add_routes(routes(2))
     assert said[-1] == Prepared(generation=2)
     build.abort(2)
-    assert plane.steps[-1] == "abort"
+    assert plane.steps[-1] == "abort 2"
 
 
-def test_commit_of_what_is_not_prepared_is_our_bug(build: Build) -> None:
-    """A Commit that nothing was prepared for must not be carried out."""
+def test_commit_of_what_is_not_prepared_is_refused(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """It is not carried out, and the worker goes on with what it has."""
     build.begin(prepare(2))
-    with pytest.raises(InternalError):
-        build.commit(2)
+    build.commit(2)
+    assert said == [
+        Refused(generation=2, reason="commit of 2, but nothing is prepared", is_final=True)
+    ]
+    assert plane.steps == ["begin"]
 
 
 def test_new_prepare_takes_the_place_of_the_old(build: Build, plane: Plane) -> None:
-    """A generation that is superseded is aborted before the next begins."""
+    """What was lent for the one before stays: its number may return."""
     build.begin(prepare(2))
     build.begin(prepare(3))
-    assert plane.steps == ["begin", "abort", "begin"]
+    build.add_routes(routes(2))
+    build.begin(prepare(2))
+    build.add_routes(routes(2))
+    build.commit(2)
+    assert plane.steps == ["begin", "begin", "begin", "add_routes", "commit 2"]

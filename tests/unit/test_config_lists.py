@@ -147,6 +147,23 @@ def test_all_faults_in_one_go(tmp_path: Path) -> None:
     )
 
 
+def test_lists_beside_wrong_entries_are_read_in_the_same_go(tmp_path: Path) -> None:
+    """Whoever mends the config need not come back for the faults of its list files."""
+    (tmp_path / "a.txt").write_text("10.0.0.1\nbogus\n")
+    problems = refused(
+        tmp_path,
+        "allow: ['file:a.txt', wrong], max_connections: -1",
+        "security: {block: ['file:none.txt', 'file:a.txt'], foo: 1}\n",
+    )
+    assert sorted((Path(each.file).name, each.path, each.line) for each in problems) == [
+        ("a.txt", "", 2),
+        ("p.yaml", "routes[0].security.allow[1]", 3),
+        ("p.yaml", "routes[0].security.max_connections", 3),
+        ("p.yaml", "security.block[0]", 1),
+        ("p.yaml", "security.foo", 1),
+    ]
+
+
 def test_paths_start_at_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path is that of the config's directory, wherever proxyctl was started."""
     (tmp_path / "lists").mkdir()

@@ -262,6 +262,22 @@ def test_who_cannot_follow_what_is_committed_is_replaced(run: Run) -> None:
     run(scenario)
 
 
+def test_who_could_not_obey_a_commit_is_replaced(run: Run) -> None:
+    """What it holds is not known any more: the reload that is under way goes on without it."""
+
+    async def scenario(site: Site) -> None:
+        task = await site.reload(2)
+        site.generations.refused(site.workers[2], 1, "nothing is prepared", is_final=True)
+        assert site.replaced == [(2, "cannot follow generation 1")]
+        site.generations.prepared(site.workers[1], 2)
+        site.commit(1, 2)
+        await task
+        assert site.workers[2].is_outdated
+        assert site.queue.take(2) == whole(2)
+
+    run(scenario)
+
+
 def test_a_listener_is_not_given_before_the_old_one_is_given_back(run: Run) -> None:
     """A port that left and returns: its sockets come after Retired, or Retire would close them."""
 

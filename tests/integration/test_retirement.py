@@ -1,0 +1,147 @@
+"""Ports that leave, return and leave again, with real sockets and no workers."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from shared.log import Logging, LogSettings
+from shared.plan import ListenerPlan
+from supervisor import retirement as module
+from supervisor.listeners import Listeners
+from supervisor.retirement import Retirement
+from tests.helpers.sockets import free_port, is_refused
+from tests.helpers.waiting import wait_until
+
+ID = 1
+SYN_AGAIN_S = 3.0  # a SYN that was dropped is sent again after one second
+CLOSED_S = 4.0  # design section 2
+
+
+class NoWorkers:
+    """A pool in which nobody holds anything; ``may_close`` lets its wait come to an end."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, object] = {}
+        self.is_asked = asyncio.Event()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+
+    async def wait(self, is_so: Callable[[], bool], timeout_s: float | None) -> bool:
+        """As the real one."""
+        self.is_asked.set()
+        await self.may_close.wait()
+        return is_so()
+
+
+class Site:
+    """One listener on its way out."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.listeners = Listeners()
+        name = f"127.0.0.1:{self.port}"
+        plan = ListenerPlan(id=ID, name=name, host="127.0.0.1", port=self.port, sockets=2)
+        self.listeners.open([plan])
+        self.pool = NoWorkers()
+        pool: Any = self.pool
+        log = Logging(LogSettings(level="error")).logger
+        self.retirement = Retirement(pool, self.listeners, log)
+
+    async def closed_after(self) -> float:
+        """Wait until it is closed; returns how long that took, in seconds."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        held = self.listeners.held
+        await asyncio.to_thread(wait_until, lambda: ID not in held, "it is closed", CLOSED_S)
+        return loop.time() - begun
+
+    def dial(self) -> socket.socket:
+        """Begin a connection."""
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(("127.0.0.1", self.port))
+        return one
+
+
+def run(scenario: Callable[[Site], Coroutine[Any, Any, None]]) -> None:
+    """Run it, and close what is left."""
+
+    async def main() -> None:
+        site = Site()
+        try:
+            await scenario(site)
+        finally:
+            site.retirement.cancel()
+            site.listeners.close(list(site.listeners.held))
+
+    asyncio.run(main())
+
+
+def is_through(dial: socket.socket, timeout_s: float) -> bool:
+    """Whether the handshake completes within that time."""
+    return bool(select.select([], [dial], [], timeout_s)[1])
+
+
+def test_a_port_that_leaves_again_has_its_full_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The retirement before does not close it early."""
+    monkeypatch.setattr(module, "_ANSWER_S", 0.4)
+
+    async def scenario(site: Site) -> None:
+        for _ in range(2):
+            site.retirement.begin([ID])
+            await asyncio.sleep(0.15)
+            assert await site.retirement.take_back([ID]) == [ID]
+            site.listeners.listen()
+            site.retirement.returned()
+        site.retirement.begin([ID])
+        assert await site.closed_after() >= 0.4
+        assert is_refused(site.port)
+
+    run(scenario)
+
+
+def test_a_port_lets_nobody_in_for_a_generation_that_may_be_refused() -> None:
+    """Its workers may hold it no more: SYNs are dropped until it is final, or it is closed."""
+
+    async def scenario(site: Site) -> None:
+        site.pool.may_close.clear()
+        site.retirement.begin([ID])
+        await site.pool.is_asked.wait()
+        back = asyncio.create_task(site.retirement.take_back([ID]))
+        await asyncio.sleep(0)
+        site.pool.may_close.set()
+        assert await back == [ID]
+        with site.dial() as dial:
+            assert not await asyncio.to_thread(is_through, dial, 0.2)
+            site.retirement.resume()
+            await site.closed_after()
+        assert is_refused(site.port)
+
+    run(scenario)
+
+
+def test_a_port_that_is_back_serves_whose_syn_was_dropped() -> None:
+    """The client sends it again after a second, and is let in."""
+
+    async def scenario(site: Site) -> None:
+        site.pool.may_close.clear()
+        site.retirement.begin([ID])
+        await site.pool.is_asked.wait()
+        with site.dial() as dial:
+            back = asyncio.create_task(site.retirement.take_back([ID]))
+            await asyncio.sleep(0)
+            site.pool.may_close.set()
+            await back
+            assert site.listeners.names() == []
+            assert site.listeners.listen() == []
+            site.retirement.returned()
+            assert await asyncio.to_thread(is_through, dial, SYN_AGAIN_S)
+        assert site.listeners.names() == [f"127.0.0.1:{site.port}"]
+
+    run(scenario)
