@@ -125,6 +125,7 @@ class Reloader:
             new = opened.new
             plan = self._listeners.fit(plan, opened)
             result = await self._pool.generations.roll_out(await encode_plan(plan))
+            self._pool.read_counters()
         except BaseException:
             self._listeners.close(new)
             self._restore_plans()

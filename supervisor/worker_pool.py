@@ -189,6 +189,10 @@ class WorkerPool:
         """Tell one worker."""
         self._control.send(worker.incarnation, message)
 
+    def read_counters(self) -> None:
+        """Take in what workers have reported and nobody has read yet."""
+        self._control.read_queued_snapshots()
+
     def send_all(self, message: SupervisorMessage) -> None:
         """Tell every worker that has said Hello."""
         for worker in self.workers.values():

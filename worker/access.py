@@ -123,7 +123,7 @@ class Access:
         """One line about a connection that was closed at accept."""
         log = self._log
         assert log is not None
-        destination = listener.known_destination
+        destination = listener.fixed_destination or ("", 0)  # the socket is not asked any more
         entry = (
             number, peer, peer, destination, listener.name,
             None, None, end, 0, 0, None, None, None, None, 0.0,

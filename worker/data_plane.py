@@ -316,9 +316,11 @@ class DataPlane:
 
     def on_bug(self, handler: object, exc: Exception) -> None:
         """A handler raised what it must not: end its connection, keep all others."""
-        trace = "".join(traceback.format_exception(exc))
-        self._log("error", f"internal error: {exc!r}", {"traceback": trace})
+        fields = {"traceback": "".join(traceback.format_exception(exc))}
         conn = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
+        if isinstance(conn, Connection):
+            fields |= {"component": "connection", "id": f"{self._id_prefix}{conn.number}"}
+        self._log("error", f"internal error: {exc!r}", fields)
         if isinstance(conn, Connection):
             try:
                 conn.end(End.INTERNAL_ERROR)
@@ -372,6 +374,11 @@ class DataPlane:
             if counts.total or not all(target.is_up for target in counts.targets.values())
         }
 
+    def last_words(self) -> None:
+        """Write what waits for a log; nothing is logged after it."""
+        self._refusals.tell()
+        self.access.close()
+
     def close(self) -> None:
         """Stop the reactor and give every descriptor back.
 
@@ -384,5 +391,5 @@ class DataPlane:
         self._held.close()
         self.reactor.close()
         self.pipes.close()
-        self.access.close()
+        self.last_words()
         self._reserve.use()

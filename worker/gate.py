@@ -7,10 +7,9 @@ one route, asked once it is chosen. What it admits is counted in shared memory u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from socket import AF_INET6, inet_pton
 from typing import TYPE_CHECKING, Final
 
-from shared.address_set import Addresses
+from shared.address_set import Addresses, pack_ip
 from shared.ends import End
 from shared.plan import SecurityPlan
 from worker.limits import FULL, NOT_COUNTED, TOO_FAST, Limits, Place, Rate, Table
@@ -147,7 +146,7 @@ class Gate:
                 self._take_over(conn, self._addresses, client.place, now)
 
     def _take_over(self, conn: Connection, table: Table, place: Place, now: float) -> None:
-        if place.own not in conn.counted_in:
+        if table.own(place) not in conn.counted_in:
             cell = table.enter(place, 0, None, now)
             if cell >= 0:
                 conn.counted_in += (cell,)
@@ -160,7 +159,8 @@ class Gate:
         place = None
         if self.counts_addresses and ip and not is_blocked:
             # A customer's /64 counts as one client (design section 4).
-            key = inet_pton(AF_INET6, ip)[:_V6_NETWORK_BYTES] if ":" in ip else ip
+            packed = pack_ip(ip)  # unfolds what is IPv4-mapped
+            key = packed if len(packed) == 4 else packed[:_V6_NETWORK_BYTES]
             place = self._limits.addresses.place(hash((self.key, key)))
         if len(self._clients) >= MOST_REMEMBERED:
             self._clients.clear()

@@ -99,6 +99,12 @@ class Table:
         """For `enter`; good for as long as it is kept."""
         return Place(key, self._tags_at + (key & self._mask) * self._row_bytes)
 
+    def own(self, place: Place) -> int:
+        """Our cell for the key as it is now, -1 where there is none."""
+        if self._header[1] != place.rows or self._memory[place.bucket] != place.tags:
+            self._look(place)
+        return place.own
+
     def enter(self, place: Place, most: int, rate: Rate | None, now: float) -> int:
         """Count a connection under a key if less than ``most`` (0: any number) are open.
 

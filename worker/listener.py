@@ -98,9 +98,7 @@ class Listener:
         self.only_route: Route | None = None
         self._candidates: list[tuple[Candidate, Route]] = []
         wildcard = plan.host in ("0.0.0.0", "::")
-        # Of one that was refused at accept, a wildcard's own address is all that is known.
-        self.known_destination: Address = (plan.host, plan.port)
-        self.fixed_destination = None if wildcard else self.known_destination
+        self.fixed_destination: Address | None = None if wildcard else (plan.host, plan.port)
 
     def adopt(
         self,

@@ -86,8 +86,12 @@ class Refusals:
 
     def tick(self, now: float) -> None:
         """Once a second, say what was left out."""
-        if now < self._since + 1.0:
-            return
+        if now >= self._since + 1.0:
+            self.tell()
+            self._since = now
+
+    def tell(self) -> None:
+        """Say what was left out so far."""
         for end, written in self._written.items():
             if written > NOTES_A_SECOND:
                 more = written - NOTES_A_SECOND
@@ -95,4 +99,3 @@ class Refusals:
                 lines = "line" if more == 1 else "lines"
                 self._log("warning", f"connections refused: {more} more {lines} like it", fields)
         self._written = {}
-        self._since = now

@@ -25,6 +25,7 @@ from shared.messages import (
     Assign,
     Assigned,
     Commit,
+    Committed,
     Drain,
     Drained,
     Event,
@@ -42,6 +43,7 @@ from shared.messages import (
     Spawn,
     Stop,
     SupervisorMessage,
+    WorkerMessage,
 )
 from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS, Snapshot
 from worker.build import Build
@@ -120,7 +122,7 @@ class _Worker:
             log=self._log_event,
         )
         self._client = ControlClient(spawn, os.getpid())
-        self._build = Build(self._plane, self._client.say)
+        self._build = Build(self._plane, self._say)
         self._channel = DescriptorChannel(
             self._loop, channel, self._on_socket, self._on_supervisor_lost
         )
@@ -145,6 +147,11 @@ class _Worker:
         await self._say_goodbye(code)
         return code
 
+    def _say(self, body: WorkerMessage) -> None:
+        if isinstance(body, Committed):
+            self._client.push(self._snapshot())  # so that `status` shows at once what drains
+        self._client.say(body)
+
     # Ends
 
     def _end(self, code: int) -> None:
@@ -163,7 +170,7 @@ class _Worker:
 
     async def _say_goodbye(self, code: int) -> None:
         self._channel.close()
-        self._plane.access.close()  # its last lines are counted in the last snapshot
+        self._plane.last_words()  # they are counted in the last snapshot
         if self._is_orphan:
             if self._orphan_lock:
                 self._orphan_lock.close()
