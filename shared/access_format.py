@@ -145,7 +145,7 @@ def json_lines(id_prefix: str) -> LineMaker:
         ) = entry  # fmt: skip
         peer_text = _address_json(peer)
         client_text = peer_text if client is peer else _address_json(client)
-        end_text = "null" if end is None else '"' + end + '"'  # an Enum is slow to format, or hash
+        end_text = "null" if end is None else '"' + end + '"'  # an Enum is slow to format
         proxy = "null" if t_proxy is None else _seconds(t_proxy)
         tls = "null" if t_tls is None else _seconds(t_tls)
         connect = "null" if t_connect is None else _seconds(t_connect)

@@ -8,6 +8,9 @@ from enum import StrEnum
 class End(StrEnum):
     """The end reasons (design section 5). ``*_closed`` names the side that sent FIN first."""
 
+    # Ends are keys of counters, and Enum's own hash is a Python function.
+    __hash__ = str.__hash__
+
     CLIENT_CLOSED = "client_closed"
     TARGET_CLOSED = "target_closed"
     CLIENT_RESET = "client_reset"
