@@ -10,13 +10,16 @@ from msgspec import Struct, field
 from loadtests.delay_line import LineCounts
 from loadtests.processes import LoadTestError
 from loadtests.soak_crowd import MOST_KEPT, Crowd
-from loadtests.soak_faults import Deeds
+from loadtests.soak_deeds import Deeds
+from loadtests.soak_judge import by_worker, judge_guests, judge_spread, judge_stop
+from loadtests.soak_log import LogReader, LogSums, judge_log
+from loadtests.soak_memory import Trend, judge_descriptors
 from loadtests.soak_proxy import Figures, Proxy
 from loadtests.soak_verdict import (
+    Excuses,
     Killed,
     excuse,
     judge_books,
-    judge_figures,
     judge_losses,
     judge_probes,
     judge_restarts,
@@ -25,7 +28,8 @@ from loadtests.soak_verdict import (
 from loadtests.soak_watch import Restart, Watch
 from loadtests.soak_wire import Account
 
-AGREE_S: Final = 6.0  # for the last reports of the workers to come in
+AGREE_S: Final = 6.0  # for the last reports and lines of the workers to come in
+OLD_S: Final = 20.0  # a worker of this age has its share of long connections
 _SHOWN: Final = 12
 _KEPT: Final = 1000
 
@@ -41,7 +45,9 @@ class Rest(Struct, kw_only=True):
     ended: int = 0
     killed_workers: int = 0
     per_second: float = 0.0
+    log_lines: int = 0
     figures: list[Figures] = field(default_factory=list)
+    long_by_worker: dict[int, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     def text(self) -> str:
@@ -51,7 +57,9 @@ class Rest(Struct, kw_only=True):
         verdict = "books agree" if not self.wrong else "BOOKS DO NOT AGREE"
         return (
             f"{self.name}: {self.per_second:.0f}/s; {account.begun} begun so far: {outcomes};"
-            f" {account.open} open; {self.killed_workers} workers killed; {verdict}"
+            f" {account.open} open over {len(self.long_by_worker)} workers, the oldest for"
+            f" {account.oldest_s:.0f} s; {self.log_lines} lines; {self.killed_workers} workers"
+            f" killed; {verdict}"
         )
 
 
@@ -68,6 +76,11 @@ class Report(Struct, kw_only=True):
     held_by_killed: int = 0
     not_dialled: int = 0
     turned_away: int = 0
+    guests: int = 0
+    log: LogSums = field(default_factory=LogSums)
+    trends: list[Trend] = field(default_factory=list)
+    supervisor_kib: list[tuple[float, int]] = field(default_factory=list)
+    final: Account | None = None  # after the full stop
     probes: int = 0
     lost: list[str] = field(default_factory=list)  # the first ones that nothing excuses
     stopped: str = ""
@@ -79,20 +92,29 @@ class Report(Struct, kw_only=True):
     def text(self) -> str:
         """For people."""
         last = self.rests[-1]
-        account, killed = last.account, self.killed
+        account, killed = self.final or last.account, self.killed
         deeds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.deeds.items()))
+        outcomes = account.outcomes
         lines = [
             f"connections  {account.begun} begun,"
-            f" {account.outcomes.get('ok', 0)} ok, {account.slow} of them over 1 s,"
+            f" {outcomes.get('ok', 0)} ok, {account.slow} of them over 1 s,"
             f" the slowest {account.longest_s:.2f} s",
             f"deeds        {deeds}; slowest reload {self.slowest_reload_s:.2f} s",
-            f"killed       {len(killed.at)} workers, which had accepted {killed.accepted}"
-            f" and dialled {killed.dialled}",
+            f"killed       {len(killed.at)} workers, which had accepted {killed.accepted},"
+            f" dialled {killed.dialled} and ended {killed.ended}",
             f"excused      {self.held_by_killed} held by the killed, {self.not_dialled} not yet"
             f" dialled by them, {self.turned_away} turned away by places that had left",
+            f"rules        {outcomes.get('blocked', 0)} of {self.guests} guests blocked,"
+            f" {outcomes.get('limited', 0)} of the crowds refused, at most {account.crowd_most}"
+            f" open at one time",
+            f"access log   {self.log.lines} lines, {self.log.undialled} without a target,"
+            f" {self.log.malformed} torn, {self.log.rotations} rotations",
+            f"long         the oldest for {last.account.oldest_s:.0f} s, by worker"
+            f" {last.long_by_worker}",
             f"probes       {self.probes} dials to places that had left",
             f"samples      {self.samples} of the counters",
-            *(_figures_text(rest) for rest in (self.rests[0], last)),
+            *(f"descriptors  {rest.name}: {_descriptors(rest)}" for rest in _ends(self.rests)),
+            *(f"memory       {trend.text()}" for trend in _shown(self.trends)),
             f"end          {self.stopped}",
         ]
         if self.line is not None:
@@ -107,23 +129,36 @@ class Report(Struct, kw_only=True):
         return "\n".join(lines)
 
 
-def _figures_text(rest: Rest) -> str:
-    parts = [
-        f"{one.role} {one.descriptors} fds {one.pss_kib / 1024:.1f} MiB PSS"
-        f" {one.anonymous_kib / 1024:.1f} anonymous {one.shmem_kib / 1024:.1f} shared memory"
+def _ends(rests: list[Rest]) -> list[Rest]:
+    with_figures = [rest for rest in rests if rest.figures]
+    return with_figures[:1] + with_figures[1:][-1:]
+
+
+def _descriptors(rest: Rest) -> str:
+    return ", ".join(
+        f"{one.role} {one.descriptors}" + (f" with {one.workers} workers" if one.workers else "")
         for one in rest.figures
-    ]
-    return f"{rest.name + ':':<13}" + "; ".join(parts)
+    )
+
+
+def _shown(trends: list[Trend]) -> list[Trend]:
+    """The two that were there longest, of each role."""
+    roles = sorted({one.role for one in trends})
+    return [one for role in roles for one in [t for t in trends if t.role == role][:2]]
 
 
 class Books:
     """Draws up accounts and compares them with the counters."""
 
-    def __init__(self, crowd: Crowd, proxy: Proxy, watch: Watch, deeds: Deeds) -> None:
+    def __init__(
+        self, crowd: Crowd, proxy: Proxy, watch: Watch, deeds: Deeds, log: LogReader
+    ) -> None:
         self._crowd = crowd
         self._proxy = proxy
         self._watch = watch
         self._deeds = deeds
+        self._log = log
+        self._first: list[Figures] = []
 
     def killed(self, totals: dict[str, Any]) -> Killed:
         """The workers whose end is excused, as far as is known now."""
@@ -141,7 +176,12 @@ class Books:
         while True:
             data = self._watch.sample()
             killed = self.killed(data["totals"])
+            sums = self._log.read()
             rest.wrong = judge_books(rest.account, data, killed)
+            rest.wrong += judge_log(sums, rest.account, killed, self._excuses(killed).held)
+            counted = data["totals"]["access_lines"]
+            if not killed.at and counted != sums.lines:
+                rest.wrong.append(f"access_lines: {counted}, but the file has {sums.lines}")
             if not rest.wrong or monotonic() > deadline:
                 break
             self._crowd.listen(0.2)
@@ -150,8 +190,45 @@ class Books:
         rest.accepted, rest.dialled = totals["accepted"], totals["dialled"]
         rest.ended = totals["ended"]
         rest.killed_workers = len(killed.at)
-        rest.figures = self._proxy.figures()
+        rest.log_lines = sums.lines
+        if not is_last:
+            rest.long_by_worker = by_worker(rest.account)
+            ages_s = {
+                worker["incarnation"]: worker["age_s"]
+                for worker in self._proxy.workers()
+                if worker["state"] == "ready"
+            }
+            rest.wrong += judge_spread(rest.account, ages_s, OLD_S)
+            self._judge_descriptors(rest)
         return rest
+
+    def _judge_descriptors(self, rest: Rest) -> None:
+        """Against the first rest; ports that have just left may take a moment to be closed."""
+        deadline = monotonic() + AGREE_S
+        while True:
+            rest.figures = self._proxy.figures()
+            self._first = self._first or rest.figures
+            wrong = judge_descriptors(self._first, rest.figures)
+            if not wrong or monotonic() > deadline:
+                break
+            self._crowd.listen(0.2)
+        rest.wrong += wrong
+
+    def _excuses(self, killed: Killed) -> Excuses:
+        return excuse(self._crowd.losses, killed, self._deeds.left)
+
+    def judge_end(self, report: Report, status: int) -> None:
+        """After a full stop under load: its numbers, the last outcomes, and every line."""
+        account = report.final = self._crowd.rest(is_last=True)
+        excuses = self._excuses(report.killed)
+        report.wrong += judge_stop(account, status, report.stopped)
+        sums = report.log = self._log.read()
+        report.wrong += judge_log(sums, account, report.killed, excuses.held)
+        if (cut := sums.ends.get("drain_deadline", 0)) != account.outcomes.get("cut", 0):
+            report.wrong.append(f"the access log has {cut} connections cut at the deadline")
+        if more := len(excuses.lost) - len(report.lost):
+            report.lost += [one.text() for one in excuses.lost[-more:]]
+            report.wrong.append(f"{more} connections lost by the full stop")
 
     def close(self, report: Report) -> None:
         """Everything that is known into the report."""
@@ -162,15 +239,21 @@ class Books:
         report.samples = watch.samples
         report.restarts = watch.restarts
         killed = report.killed = self.killed(self._proxy.data("status")["totals"])
-        excuses = excuse(crowd.losses, killed, deeds.left)
+        excuses = self._excuses(killed)
         report.held_by_killed = excuses.held_by_killed
         report.not_dialled = excuses.not_dialled
         report.turned_away = excuses.turned_away
         report.turned_away += report.rests[-1].account.outcomes.get("turned_away", 0)
-        report.probes = len(crowd.probes)
+        report.probes = crowd.probe_count
+        report.guests = len(crowd.guests)
+        report.log = self._log.read()
+        report.trends = watch.memory.trends()
+        report.supervisor_kib = watch.memory.supervisor()
         report.lost = [one.text() for one in excuses.lost[:_KEPT]]
         report.wrong += deeds.wrong
-        report.wrong += watch.wrong
+        report.wrong += watch.wrong + self._log.wrong
+        report.wrong += judge_guests(crowd.guests, deeds.lists, deeds.stops, killed.at.values())
+        report.wrong += [sentence for trend in report.trends for sentence in trend.wrong]
         report.wrong += judge_losses(excuses, killed)
         report.wrong += judge_probes(crowd.probes, deeds.left)
         report.wrong += judge_restarts(
@@ -178,10 +261,8 @@ class Books:
         )
         if crowd.lost_count > MOST_KEPT:
             report.wrong.append(f"{crowd.lost_count} connections failed")
-        crowd.close()
 
 
 def wrong_at_rest(report: Report) -> list[str]:
-    """What did not agree at a rest, and what has grown from the first to the last."""
-    wrong = [f"{rest.name}: {sentence}" for rest in report.rests for sentence in rest.wrong]
-    return wrong + judge_figures(report.rests[0].figures, report.rests[-1].figures)
+    """What did not agree at a rest."""
+    return [f"{rest.name}: {sentence}" for rest in report.rests for sentence in rest.wrong]

@@ -52,7 +52,8 @@ def block(seed: int) -> bytes:
 
 class Client:
     """One connection: short (one message), long (a message every while, ``until`` an instant), or
-    gone (a short one to a place that has left, which may be turned away).
+    gone (a short one to a place that has left, which may be turned away). One of a crowd is as a
+    long one, a guest as a short one (soak_rules.py).
 
     It is in `Traffic.clients` from its dial to its outcome.
     """
@@ -77,6 +78,7 @@ class Client:
         "received",
         "sent",
         "sock",
+        "source",
         "tally",
         "token",
         "traffic",
@@ -106,6 +108,7 @@ class Client:
         self.is_held = False  # a long one between two messages, while all is to stand still
         self.begun_at = self.moved_at = self.ended_at = traffic.loop.now
         self.how = ""  # the outcome, once it has one
+        self.source = ""
         self._next_at = 0.0
         self._is_ending = False
         self._way = way
@@ -118,7 +121,7 @@ class Client:
 
     def dial(self, source: str) -> None:
         """Connect from ``source``, with a port that the kernel chooses."""
-        sock = self.sock
+        sock, self.source = self.sock, source
         try:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
@@ -158,9 +161,14 @@ class Client:
         """Held between two messages."""
         return self.is_held and self._is_idle()
 
+    def is_answered(self) -> bool:
+        """Everything that was said has come back, and there is more to say."""
+        return self._is_idle()
+
     def finish(self) -> None:
         """Say no more, and wait for the other side's end."""
-        self._end()
+        if not self.how:
+            self._end()
 
     def timed_out(self) -> None:
         """It has taken too long."""
@@ -279,9 +287,6 @@ class Client:
             traffic.account.longest_s = max(traffic.account.longest_s, seconds)
             traffic.account.slow += seconds > 1.0
         self._over("ok")
-
-    def _fail(self, how: str) -> None:
-        self._over(how)
 
     def _over(self, how: str) -> None:
         self.how = how

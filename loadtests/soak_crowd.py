@@ -16,22 +16,36 @@ import msgspec
 from loadtests.delay_line import namespace
 from loadtests.processes import LoadTestError, Started, Workspace, require_running
 from loadtests.soak_loop import READ_BYTES
-from loadtests.soak_shape import RANGE_PORTS, SIDES, Ports, Site, of_traffic
+from loadtests.soak_shape import (
+    CROWD_HOST,
+    LIMIT,
+    MOST_WORKERS,
+    RANGE_PORTS,
+    SIDES,
+    Ports,
+    Site,
+    guest_hosts,
+    limited_place,
+    of_traffic,
+)
 from loadtests.soak_wire import (
     Account,
     AnyOrder,
     Beat,
     Finish,
     Gone,
+    Guest,
     Lines,
     Listening,
     Load,
     Lost,
     Place,
     Probe,
+    Rules,
     Serve,
     Settle,
     Settled,
+    Stopping,
     decode_answer,
     encode_line,
 )
@@ -50,7 +64,7 @@ class _Member:
         self.channel = channel
         self.lines = Lines()
         self.port = 0
-        self.begun = 0
+        self.begun = self.ok = 0
         self.account: Account | None = None
 
     def tell(self, order: AnyOrder) -> None:
@@ -59,7 +73,11 @@ class _Member:
 
 
 class Crowd:
-    """All of them. ``losses`` and ``probes`` are what they reported, ``lost_count`` even more."""
+    """All of them.
+
+    ``losses``, ``guests`` and ``probes`` (those that were not refused) are what they reported;
+    ``lost_count`` and ``probe_count`` count all.
+    """
 
     def __init__(
         self,
@@ -74,6 +92,9 @@ class Crowd:
         self.losses: list[Lost] = []
         self.lost_count = 0
         self.probes: list[Probe] = []
+        self.probe_count = 0
+        self.guests: list[Guest] = []
+        self._sources = sources
         self._space = space
         self._random = Random(seed)
         self._far = far
@@ -103,15 +124,17 @@ class Crowd:
         return Site(
             first=first,
             second=second,
+            sources=self._sources,
             target_net=target_net,
             traffic=tuple(
                 Ports(
                     number=number,
-                    short=self._space.port(),
-                    long=self._space.port(),
-                    changing=self._space.port(),
-                    sides=tuple(self._space.port() for _ in range(SIDES)),
-                    range_first=self._free_range(),
+                    short=self._free_ports(1),
+                    long=self._free_ports(1),
+                    changing=self._free_ports(1),
+                    limited=self._free_ports(1),
+                    sides=tuple(self._free_ports(1) for _ in range(SIDES)),
+                    range_first=self._free_ports(RANGE_PORTS),
                     target=member.port,
                 )
                 for number, member in enumerate(self._members)
@@ -125,6 +148,11 @@ class Crowd:
         """Connections that were begun so far."""
         return sum(member.begun for member in self._members)
 
+    @property
+    def ok(self) -> int:
+        """Those of them that ended well."""
+        return sum(member.ok for member in self._members)
+
     def serve(
         self, served: list[Place], long: list[Place], removed: list[Place], at: float
     ) -> None:
@@ -133,6 +161,24 @@ class Crowd:
             member.tell(Serve(short=of_traffic(served, number), long=of_traffic(long, number)))
             if gone := of_traffic(removed, number):
                 member.tell(Gone(places=gone, at=at))
+
+    def rules(self, site: Site) -> None:
+        """What the config refuses."""
+        for number, member in enumerate(self._members):
+            member.tell(
+                Rules(
+                    limited=limited_place(site, number),
+                    most=LIMIT,
+                    bound=LIMIT + MOST_WORKERS - 1,  # design section 5, "Limits"
+                    crowd=f"{site.sources}.{CROWD_HOST}",
+                    guests=guest_hosts(site),
+                )
+            )
+
+    def stopping(self, at: float, drain_s: float) -> None:
+        """A full stop begins."""
+        for member in self._members:
+            member.tell(Stopping(at=at, drain_s=drain_s))
 
     def load(self, load: Load, parts: int) -> None:
         """Spread a load over all of them."""
@@ -202,13 +248,17 @@ class Crowd:
             case Listening():
                 member.port = answer.port
             case Beat():
-                member.begun = answer.begun
+                member.begun, member.ok = answer.begun, answer.ok
             case Lost():
                 self.lost_count += 1
                 if len(self.losses) < MOST_KEPT:
                     self.losses.append(answer)
+            case Guest():
+                self.guests.append(answer)
             case Probe():
-                self.probes.append(answer)
+                self.probe_count += 1
+                if answer.how != "refused":
+                    self.probes.append(answer)
             case Settled():
                 member.account = answer.account
 
@@ -218,13 +268,18 @@ class Crowd:
         except TimeoutError:
             raise LoadTestError(f"{started.name} does not come:\n{started.tail()}") from None
 
-    def _free_range(self) -> int:
-        """The first of RANGE_PORTS free ports in a row, held until the end."""
+    def _free_ports(self, count: int) -> int:
+        """The first of so many free ports in a row, held until the end.
+
+        None that the kernel gives to clients: one of ours may dial from it at the moment when
+        proxyctl binds the wildcard, and no option of the listener's makes the two get along.
+        """
         while True:
             first = self._random.randrange(*_RANGES)
             with contextlib.ExitStack() as stack:
                 try:
-                    for step in range(RANGE_PORTS):
+                    for step in range(count):
+                        socket.create_server(("0.0.0.0", first + step)).close()
                         held = stack.enter_context(socket.socket())
                         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -8,87 +8,42 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable
 from random import Random
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-from msgspec import Struct
-
+from loadtests.soak_deeds import Deeds, Kind, Left, Signalled
+from loadtests.soak_judge import Listed
+from loadtests.soak_log import LogReader
 from loadtests.soak_proxy import Proxy
-from loadtests.soak_shape import Shape, Site, broken, document, first_shape, next_shape, places
+from loadtests.soak_shape import (
+    BLOCKED_FILE,
+    Shape,
+    Site,
+    blocked_hosts,
+    blocked_list,
+    broken,
+    document,
+    first_shape,
+    next_shape,
+    places,
+)
 from loadtests.soak_wire import Place
 from shared.messages import Reply
 
 GAPS: Final = (0.2, 1.8)  # between deeds, as parts of the mean
 SLOW_RELOAD_S: Final = 15.0  # workers may be silent meanwhile, one after the other
 BROKEN_PART: Final = 0.12  # of all reloads
-JOURNAL_LINES: Final = 10_000  # the last ones
 BURST_PART: Final = 0.06
-COMMAND_PART: Final = 0.1  # asked by the command itself, which costs a Python's start
+TORN_PART: Final = 0.04  # the file is rewritten in place while a HUP makes it be read
+TORN_S: Final = (0.0, 0.03)  # from the first half to the second
+RESIZE_S: Final = 20.0
+COMMAND_PART: Final = 0.05  # asked by the command itself, which costs a Python's start
 LONG_STOP_S: Final = (1.1, 1.7)  # adopted by siblings, and awake before the watchdog
 SHORT_STOP_S: Final = (0.05, 0.8)
 _GONE_S: Final = 8.0  # for a stopped worker to be killed by the watchdog
 _YOUNG_S: Final = 6.0  # a worker that ends within 5 s of its start counts as a failed start
-
-Kind = Literal["kill", "hang", "stop"]
-
-
-class Left(Struct, kw_only=True):
-    """A place that a reload took away, and the one that gave it back. inf: not yet."""
-
-    gone_at: float  # the reload has returned
-    back_begun_at: float = float("inf")
-    back_at: float = float("inf")
-
-
-class Signalled(Struct, frozen=True, kw_only=True):
-    """A worker that was killed, stopped for the watchdog to find (hang), or for a while (stop)."""
-
-    incarnation: int
-    pid: int
-    kind: Kind
-    at: float  # just before the signal
-
-
-class Deeds:
-    """All that was done, and what did not go as it had to; used by several threads.
-
-    ``counts`` by kind of deed, ``left`` by the name of a place, ``signalled`` by incarnation.
-    """
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.wrong: list[str] = []
-        self.left: dict[str, list[Left]] = {}
-        self.signalled: dict[int, Signalled] = {}
-        self.slowest_reload_s = 0.0
-        self.journal: deque[str] = deque(maxlen=JOURNAL_LINES)
-        self._lock = threading.Lock()
-
-    def count(self, kind: str) -> None:
-        """One more deed of this kind."""
-        with self._lock:
-            self.counts[kind] = self.counts.get(kind, 0) + 1
-
-    def tell(self, text: str) -> None:
-        """A line for the journal, with the instant."""
-        self.journal.append(f"{monotonic():.3f} {text}")
-
-    def note(self, noted: Signalled) -> None:
-        """A worker is signalled next; of several signals the first instant counts."""
-        with self._lock:
-            earlier = self.signalled.get(noted.incarnation)
-            at = noted.at if earlier is None else min(earlier.at, noted.at)
-            self.signalled[noted.incarnation] = msgspec.structs.replace(noted, at=at)
-
-    def forget(self, noted: Signalled) -> None:
-        """The signal did no harm, unless another one came since."""
-        with self._lock:
-            if self.signalled.get(noted.incarnation) == noted:
-                del self.signalled[noted.incarnation]
 
 
 class _Repeated:
@@ -143,16 +98,20 @@ class Reloader:
     ) -> None:
         """``tell``: what is served now, what has just left, and when."""
         self.shape = shape
+        self._pause = threading.Event()
         self._proxy = proxy
         self._site = site
         self._deeds = deeds
         self._tell = tell
+        deeds.lists.append(
+            Listed(hosts=blocked_hosts(shape, site), begun_at=monotonic(), done_at=monotonic())
+        )
 
     def reload(self, shape: Shape, random: Random) -> None:
         """Bring in another shape; it must be accepted."""
         old, new = places(self.shape, self._site), places(shape, self._site)
         removed = [place for place in old if place not in new]
-        self._proxy.write(json.dumps(document(shape, self._site)))
+        self._write(shape)
         begun_at = monotonic()
         self._deeds.tell(f"reload {_differences(self.shape, shape)}")
         for place in new:
@@ -165,6 +124,7 @@ class Reloader:
             self._deeds.wrong.append(f"a good config was refused ({code}): {said}")
             return
         self.shape = shape
+        self._deeds.lists[-1].done_at = min(self._deeds.lists[-1].done_at, at)
         self._deeds.count("reload accepted")
         seconds = at - begun_at
         self._deeds.slowest_reload_s = max(self._deeds.slowest_reload_s, seconds)
@@ -193,11 +153,36 @@ class Reloader:
     def burst(self, random: Random) -> None:
         """Several HUPs at once, over a config that serves the same places."""
         shape = next_shape(self.shape, self._site, random, keeps_places=True)
-        self._proxy.write(json.dumps(document(shape, self._site)))
+        self._write(shape)
         for _ in range(random.randint(3, 6)):
             self._proxy.send(signal.SIGHUP)
             self._deeds.count("HUP")
         self.reload(shape, random)
+        self._proxy.ask("reload")  # the HUPs may have become one more, which is over then
+
+    def torn(self, random: Random) -> None:
+        """A file that is rewritten in place while it is read: all of it is served, or none."""
+        shape = next_shape(self.shape, self._site, random, keeps_places=True)
+        self._write_list(shape)
+
+        def between() -> None:
+            self._proxy.send(signal.SIGHUP)
+            self._pause.wait(random.uniform(*TORN_S))
+
+        self._proxy.write_torn(json.dumps(document(shape, self._site)), between)
+        self._deeds.count("torn file")
+        self.reload(shape, random)
+        self._proxy.ask("reload")
+
+    def _write(self, shape: Shape) -> None:
+        self._write_list(shape)
+        self._proxy.write(json.dumps(document(shape, self._site)))
+
+    def _write_list(self, shape: Shape) -> None:
+        hosts = blocked_hosts(shape, self._site)
+        if self._deeds.lists[-1].hosts != hosts:
+            self._deeds.lists.append(Listed(hosts=hosts, begun_at=monotonic()))
+        self._proxy.write_list(BLOCKED_FILE, blocked_list(shape, self._site))
 
     def settle(self, workers: int, random: Random) -> None:
         """Bring in the shape of the start, with as many workers, all of them ready."""
@@ -233,38 +218,69 @@ class Reloads(_Repeated):
         self._site = site
 
     def act(self) -> None:
-        """A broken file, a burst of HUPs, or another config."""
+        """A broken file, a burst of HUPs, a file that is being written, or another config."""
         chance = self.random.random()
         if chance < BROKEN_PART:
             self._reloader.reload_broken(self.random)
         elif chance < BROKEN_PART + BURST_PART:
             self._reloader.burst(self.random)
+        elif chance < BROKEN_PART + BURST_PART + TORN_PART:
+            self._reloader.torn(self.random)
         else:
             shape = next_shape(self._reloader.shape, self._site, self.random)
             self._reloader.reload(shape, self.random)
 
 
 class Disturbances(_Repeated):
-    """What harms nobody: one worker more or less, and stops that end before the watchdog."""
+    """What harms nobody: workers more or less, rotations, stops that end before the watchdog."""
 
-    def __init__(self, proxy: Proxy, per_s: float, random: Random, deeds: Deeds) -> None:
+    def __init__(
+        self, proxy: Proxy, log: LogReader, per_s: float, random: Random, deeds: Deeds
+    ) -> None:
         super().__init__(per_s, random, deeds)
         self._proxy = proxy
+        self._log = log
 
     def act(self) -> None:
         """One of them."""
-        match self.random.choice(["TTIN", "TTOU", "short stop", "long stop"]):
+        deeds = ("TTIN", "TTOU", "add", "remove", "rotation", "short stop", "long stop")
+        match self.random.choices(deeds, (2, 2, 2, 2, 3, 2, 2))[0]:
             case "TTIN" as kind:
                 self._proxy.send(signal.SIGTTIN)
             case "TTOU" as kind:
                 if self._proxy.data("status")["workers"]["wanted"] <= 2:
                     return
                 self._proxy.send(signal.SIGTTOU)
+            case "add" | "remove" as kind:
+                self._resize(kind)
+                return
+            case "rotation" as kind:
+                self._log.rotate()
+                self._proxy.send(signal.SIGUSR1)
             case kind:
                 self._stop_for_a_while(kind)
                 return
         self._deeds.count(kind)
         self._deeds.tell(kind)
+
+    def _resize(self, kind: str) -> None:
+        """As `proxyctl workers add` and `remove` ask; there may be no room for it."""
+        wanted = self._proxy.data("status")["workers"]["wanted"]
+        if kind == "remove" and wanted <= 2:
+            return
+        change = 1 if kind == "add" else -1
+        begun_at = monotonic()
+        reply = self._proxy.ask("resize", {"change": change, "timeout_s": RESIZE_S})
+        codes = {problem.code for problem in reply.errors}
+        self._deeds.tell(f"workers {kind} returned {reply.exit_code}")
+        if reply.exit_code == 1 and codes == {"room"}:
+            return
+        self._deeds.count(f"workers {kind}")
+        if reply.exit_code != 0:
+            said = "; ".join(problem.message for problem in reply.errors)
+            self._deeds.wrong.append(
+                f"workers {kind} from {begun_at:.3f} on: {reply.exit_code}, {said}"
+            )
 
     def _stop_for_a_while(self, kind: str) -> None:
         ready = [worker for worker in self._proxy.workers() if worker["state"] == "ready"]
@@ -283,6 +299,7 @@ class Disturbances(_Repeated):
             self.is_over.wait(seconds if is_stopped else 0.0)
         finally:
             self._proxy.signal_child(pid, signal.SIGCONT)
+            self._deeds.stops.append((noted.at, monotonic()))
         self._deeds.count(kind)
         self._deeds.tell(
             f"worker {pid} (incarnation {incarnation}) was stopped for {seconds:.2f} s"
@@ -336,14 +353,16 @@ class Kills(_Repeated):
             self._kill(1)
             return
         victim = self.random.choice(old)
-        pid = victim["pid"]
+        pid, begun_at = victim["pid"], monotonic()
         if not self._signal(victim["incarnation"], pid, "hang", signal.SIGSTOP):
             return
 
         def is_gone() -> bool:
             return all(worker["pid"] != pid for worker in self._proxy.workers())
 
-        if not self._proxy.wait(is_gone, _GONE_S, "the hung worker is replaced"):
+        is_replaced = self._proxy.wait(is_gone, _GONE_S, "the hung worker is replaced")
+        self._deeds.stops.append((begun_at, monotonic()))
+        if not is_replaced:
             self._deeds.wrong.append(f"worker {pid} was stopped and is there {_GONE_S:g} s later")
             self._proxy.signal_child(pid, signal.SIGCONT)
 

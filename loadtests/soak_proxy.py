@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from loadtests.delay_line import namespace
@@ -37,12 +39,18 @@ class Figures(Struct, frozen=True, kw_only=True):
     pss_kib: int
     anonymous_kib: int
     shmem_kib: int
+    workers: int = 0  # processes of the supervisor's, those that drain included
 
 
 class Proxy:
     """One run of `proxyctl start`. Its commands work from any thread."""
 
-    def __init__(self, space: Workspace, config: str, netns: str | None) -> None:
+    def __init__(
+        self, space: Workspace, config: str, files: dict[str, str], netns: str | None
+    ) -> None:
+        """``files``: names and texts of what the config names."""
+        for name, text in files.items():
+            space.write(name, text)
         self.config_path = space.write("soak.json", config)
         self.runtime_dir = space.directory / "run"
         self.known: dict[int, int] = {}  # every pid of this run: its start, in ticks since boot
@@ -64,9 +72,21 @@ class Proxy:
         """Replace the config file, in one step."""
         self._space.write("soak.json", text)
 
-    def ask(self, verb: str) -> Reply:
+    def write_list(self, name: str, text: str) -> None:
+        """The same for a file that the config names."""
+        self._space.write(name, text)
+
+    def write_torn(self, text: str, between: Callable[[], None]) -> None:
+        """Rewrite the config file in place, half of it before ``between``, half of it after."""
+        with self.config_path.open("w") as file:
+            file.write(text[: len(text) // 2])
+            file.flush()
+            between()
+            file.write(text[len(text) // 2 :])
+
+    def ask(self, verb: str, arguments: dict[str, Any] | None = None) -> Reply:
         """The supervisor's reply to a command."""
-        return ask(self.runtime_dir, verb, {}, ASK_S)
+        return ask(self.runtime_dir, verb, arguments or {}, ASK_S)
 
     def run(self, verb: str) -> tuple[int, str]:
         """The command itself, as its own process: exit code and output."""
@@ -124,14 +144,18 @@ class Proxy:
         """Pids of noted processes that still run."""
         return [pid for pid, born in self.known.items() if _birth(pid) == born]
 
-    def stop(self) -> tuple[int, str]:
-        """TERM, and wait for the end: exit status and the line that it printed last."""
+    def stop(self, listen: Callable[[float], None]) -> tuple[int, str]:
+        """TERM, and wait for the end: exit status and the line that it printed last.
+
+        ``listen`` is called again and again with some seconds to spend.
+        """
         self.remember()
         self.send(signal.SIGTERM)
-        try:
-            status = self.started.popen.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            raise LoadTestError(f"no end within {STOP_S:g} s:\n{self.started.tail()}") from None
+        deadline = monotonic() + STOP_S
+        while (status := self.started.popen.poll()) is None:
+            if monotonic() > deadline:
+                raise LoadTestError(f"no end within {STOP_S:g} s:\n{self.started.tail()}")
+            listen(0.05)
         lines = self.started.log.read_text(errors="replace").splitlines()
         said = [line for line in lines if line.startswith("stopped")]
         return status, said[-1] if said else ""
@@ -146,12 +170,14 @@ class Proxy:
 
     def figures(self) -> list[Figures]:
         """Descriptors and memory of the supervisor, the fork server and every worker."""
-        found = [_figures("supervisor", self.pid)]
+        workers = self.workers()
+        supervisor = _figures("supervisor", self.pid)
+        found = [supervisor and msgspec.structs.replace(supervisor, workers=len(workers))]
         if (fork_server := self.fork_server()) is not None:
             found.append(_figures("fork server", fork_server))
         found += [
             _figures("worker", one["pid"], one["incarnation"], one["connections"])
-            for one in self.workers()
+            for one in workers
             if one["state"] == "ready"
         ]
         return [one for one in found if one is not None]

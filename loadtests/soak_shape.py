@@ -1,8 +1,8 @@
 """The configs of a soak: how the next one differs from the last, and which places it serves.
 
-Each traffic process has its own targets and so its own routes. Of these, ``short`` and ``long``
-are the same in every config, ``changing`` is there in all of them but not the same, and the side
-routes come and go, with their ports and ranges.
+Each traffic process has its own targets and so its own routes. Of these, ``short``, ``long`` and
+``limited`` (which a crowd fills) are the same in every config, ``changing`` is there in all of
+them but not the same, and the side routes come and go, with their ports and ranges.
 """
 
 from __future__ import annotations
@@ -20,6 +20,17 @@ RANGE_PORTS: Final = 4
 SIDES: Final = 3  # side routes with one port each, per traffic process
 TARGET_NAMES: Final = 8  # addresses of the same target: as many times its ports for proxyctl
 MOST_WORKERS: Final = 6
+LIMIT: Final = 3  # connections of one address on the limited route
+GUESTS: Final = 12  # addresses that are on the block list or not
+BLOCKED_FILE: Final = "blocked.txt"  # beside the config
+ACCESS_FILE: Final = "access.log"  # beside the config
+END_DRAIN_S: Final = 5  # of the full stop
+# Last two bytes of the addresses that clients dial from, by what is to become of them.
+SOURCE_NETS: Final = 8  # x.y.1.* to x.y.8.*: everyone whom nothing refuses
+CROWD_HOST: Final = "20.7"  # meets the limit
+GUEST_NET: Final = 30  # on the list or not
+GLOB_NET: Final = 40  # blocked by a glob
+STRANGE_NET: Final = 50  # not in `allow`
 _ANY: Final = "0.0.0.0"
 
 
@@ -30,6 +41,7 @@ class Ports(Struct, frozen=True, kw_only=True):
     short: int
     long: int
     changing: int
+    limited: int
     sides: tuple[int, ...]
     range_first: int  # RANGE_PORTS in a row
     target: int
@@ -40,6 +52,7 @@ class Site(Struct, frozen=True, kw_only=True):
 
     first: str  # address that is always served
     second: str
+    sources: str  # "127.16": first two bytes of the clients' addresses
     target_net: str  # "127.0.1": the targets' addresses are .1, .2, ...
     traffic: tuple[Ports, ...]
     taken_port: int  # somebody else listens there
@@ -56,6 +69,8 @@ class Shape(Struct, frozen=True, kw_only=True):
     targets: int = TARGET_NAMES  # names that the changing routes use
     idle_s: int = 60  # of the changing routes
     drain_s: int = 60
+    end_drain_s: int = 60  # of a full stop
+    blocked: frozenset[int] = frozenset()  # guests whom the list file has
 
 
 def first_shape(site: Site, workers: int) -> Shape:
@@ -68,7 +83,7 @@ def first_shape(site: Site, workers: int) -> Shape:
 
 def next_shape(shape: Shape, site: Site, random: Random, *, keeps_places: bool = False) -> Shape:
     """Another shape, one to three changes away. ``keeps_places``: it serves the same places."""
-    changes = [_change_targets, _change_timeouts]
+    changes = [_change_targets, _change_timeouts, _change_blocked]
     if not keeps_places:
         changes += [_change_side, _change_side, _change_side, _change_range, _change_range]
         changes += [_change_listen, _change_workers]
@@ -111,12 +126,66 @@ def _change_timeouts(shape: Shape, site: Site, random: Random) -> Shape:
     )
 
 
+def _change_blocked(shape: Shape, site: Site, random: Random) -> Shape:
+    guests = random.sample(range(GUESTS), random.randint(1, 4))
+    return msgspec.structs.replace(shape, blocked=shape.blocked ^ set(guests))
+
+
+def blocked_list(shape: Shape, site: Site) -> str:
+    """The text of the list file that `document` names."""
+    lines = ["# Clients that are blocked now", ""]
+    lines += [f"{guest_host(site, guest)}  # guest {guest}" for guest in sorted(shape.blocked)]
+    return "\n".join(lines) + "\n"
+
+
+def guest_host(site: Site, guest: int) -> str:
+    """The address of a guest."""
+    return f"{site.sources}.{GUEST_NET}.{guest + 1}"
+
+
+def guest_hosts(site: Site) -> list[str]:
+    """Every address that `Rules.guests` is to have: those that the list may block, and two more."""
+    always = [f"{site.sources}.{GLOB_NET}.9", f"{site.sources}.{STRANGE_NET}.9"]
+    return [*(guest_host(site, guest) for guest in range(GUESTS)), *always]
+
+
+def blocked_hosts(shape: Shape, site: Site) -> frozenset[str]:
+    """Those of `guest_hosts` that are refused under this config."""
+    listed = {guest_host(site, guest) for guest in shape.blocked}
+    return frozenset(listed | set(guest_hosts(site)[GUESTS:]))
+
+
+def limited_place(site: Site, number: int) -> Place:
+    """Where the crowd of one traffic process meets the limit."""
+    return Place(f"limited-{number}", site.first, site.traffic[number].limited)
+
+
+def _security(site: Site) -> dict[str, Any]:
+    """Rules in every notation. The limits are there to be counted, not to be met."""
+    net = site.sources
+    return {
+        "allow": [
+            f"{net}.1.0-{net}.{SOURCE_NETS}.255",
+            f"{net}.{GUEST_NET}.0/24",
+            f"{net}.{GLOB_NET}.*",
+            f"::ffff:{net}.{CROWD_HOST}",
+        ],
+        "block": [f"file:{BLOCKED_FILE}", f"{net}.{GLOB_NET}.*"],
+        "max_connections": 50_000,
+        "max_connections_per_ip": 5_000,
+        "connection_rate_per_ip": "100000/2s",
+    }
+
+
 def document(shape: Shape, site: Site) -> dict[str, Any]:
     """The config."""
     routes = []
     for ports, sides, size in zip(site.traffic, shape.sides, shape.ranges, strict=True):
         for name, port in (("short", ports.short), ("long", ports.long)):
             routes.append(_route(f"{name}-{ports.number}", [port], ports, site, TARGET_NAMES))
+        limited = _route(f"limited-{ports.number}", [ports.limited], ports, site, TARGET_NAMES)
+        limited["security"] = {"max_connections_per_ip": LIMIT}
+        routes.append(limited)
         changing = _route(f"changing-{ports.number}", [ports.changing], ports, site, shape.targets)
         changing["action"]["timeouts"] = {"idle": f"{shape.idle_s}s", "drain": f"{shape.drain_s}s"}
         routes.append(changing)
@@ -133,7 +202,9 @@ def document(shape: Shape, site: Site) -> dict[str, Any]:
         "workers": shape.workers,
         "max_workers": MOST_WORKERS,
         "admin": None,
-        "timeouts": {"watchdog": site.watchdog_s, "drain": "60s"},
+        "timeouts": {"watchdog": site.watchdog_s, "drain": f"{shape.end_drain_s}s"},
+        "log": {"access": {"file": ACCESS_FILE}},
+        "security": _security(site),
         "routes": routes,
     }
 

@@ -47,6 +47,7 @@ class Target:
 
     __slots__ = (
         "_head",
+        "_is_crowd",
         "_is_ended",
         "_is_finished",
         "_out",
@@ -62,6 +63,7 @@ class Target:
         self.sock = sock
         self._head: bytes | None = b""  # of header and request, until both are read
         self._tally: Tally | None = None
+        self._is_crowd = False
         self._out = bytearray()
         self._total = -1  # bytes after which this side ends first; -1: it does not
         self._is_ended = False  # the other side's FIN came
@@ -108,7 +110,11 @@ class Target:
             header, size = answer
             ids = [value for kind, value in header.tlvs if kind == TlvType.UNIQUE_ID]
             key = (header.source, header.source_port, header.destination_port)
-            self._tally = self.traffic.named(key, ids[0].decode("ascii", "replace") if ids else "")
+            unique_id = ids[0].decode("ascii", "replace") if ids else ""
+            self._tally, client = self.traffic.named(key, unique_id)
+            if client is not None and client.kind == "crowd":
+                self._is_crowd = True
+                self.traffic.refusals.crowd_open += 1
             self._tally.add(self.traffic.loop.second, CONNECTIONS, 1)
             head = self._head = head[size:]
         if len(head) < HEAD.size:
@@ -162,3 +168,4 @@ class Target:
     def _close(self) -> None:
         self.traffic.loop.close(self.sock)
         self.traffic.targets_open -= 1
+        self.traffic.refusals.crowd_open -= self._is_crowd

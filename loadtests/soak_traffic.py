@@ -20,6 +20,8 @@ from loadtests.delay_line import namespace
 from loadtests.processes import raise_descriptor_limit
 from loadtests.soak_client import HEAD, Client, Key, Way, block
 from loadtests.soak_loop import READ_BYTES, Loop
+from loadtests.soak_rules import Refusals, is_refusable, open_ids
+from loadtests.soak_shape import SOURCE_NETS
 from loadtests.soak_target import Targets
 from loadtests.soak_wire import (
     Account,
@@ -32,25 +34,34 @@ from loadtests.soak_wire import (
     Lines,
     Listening,
     Load,
+    Numbers,
     Place,
     Probe,
+    Rules,
     Serve,
     Settle,
     Settled,
+    Stopping,
     Tally,
     decode_order,
     encode_line,
+    parse_id,
 )
 
 TURN_S: Final = 0.01
 SHORT_S: Final = 20.0  # for a short connection: a SYN is sent again after 1, 3 and 7 s
-SUSPECT_S: Final = 3.0  # a target may still read the header of a connection that has failed
+SUSPECT_S: Final = 2.0  # a target may still read the header of a connection that has failed
 MOST_OPEN: Final = 4000  # short ones at a time; a steady load waits then
 NEW_A_TURN: Final = 64
 BULK_EVERY: Final = 200  # one short connection of so many moves more than a pipe holds
 PROBES_S: Final = (0.0, 0.4, 1.6, 4.0)  # after a place has left; the last one must be refused
 GONE_S: Final = 3.0  # for such a dial to get an answer
 WHOLE_RUN: Final = 0.25  # part of the long connections that last until the end
+FRESH_S: Final = 0.25  # what takes longer waits for somebody, and does not hold up a full load
+STOP_LOAD_S: Final = 1.5  # of dials after a full stop has begun
+STOP_LONG_S: Final = (0.3, 3.5)  # then half of the long ones end by themselves
+EARLY_S: Final = 0.2  # by which a deadline may be early: a worker's clock has ticks of 0.1 s
+LATE_S: Final = 2.6  # after a stop began every port has been retired
 
 
 class Traffic:
@@ -63,6 +74,8 @@ class Traffic:
         self.account = Account()
         self.clients: dict[Client, None] = {}  # in the order of their dials
         self.by_key: dict[Key, Client] = {}
+        self.refusals = Refusals(self)
+        self._numbers: dict[int, Numbers] = {}
         self._suspects: set[Client] = set()  # failed a moment ago
         self._channel = channel
         self._lines = Lines()
@@ -75,51 +88,77 @@ class Traffic:
         self._due = 0.0  # short connections that the rate allows now
         self._counted_at = self.loop.now
         self._short_open = 0
+        self._waiting = 0  # of these, older than FRESH_S a moment ago
+        self._stop: Stopping | None = None
         self.targets_open = 0
         self._ending: Settle | Finish | None = None
         self.is_over = False
 
     # What clients and targets say
 
-    def named(self, key: Key, unique_id: str) -> Tally:
-        """A target read a header: the tally of its worker."""
+    def named(self, key: Key, unique_id: str) -> tuple[Tally, Client | None]:
+        """A target read a header: the tally of its worker, and the client where it is known."""
         self.account.headers += 1
-        parts = unique_id.split("-")
-        incarnation = int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else -1
+        known = parse_id(unique_id)
+        incarnation, number = known if known is not None else (-1, 0)
         tally = self.account.incarnations.get(incarnation)
         if tally is None:
             tally = self.account.incarnations[incarnation] = Tally()
+            self._numbers[incarnation] = Numbers()
+        if not self._numbers[incarnation].add(number):
+            self.account.strangers += 1  # an id that was there before
         client = self.by_key.get(key)
         if client is None or client.unique_id:
             self.account.strangers += 1
-        else:
-            client.unique_id, client.tally = unique_id, tally
-        return tally
+            return tally, None
+        client.unique_id, client.tally = unique_id, tally
+        return tally, client
 
     def over(self, client: Client) -> None:
         """A client has its outcome."""
         del self.clients[client]
-        self._short_open -= client.kind != "long"
+        self._short_open -= client.until is None
         how = client.how
         if client.kind == "gone":
             self._tell_probe(client)
             if not client.is_established:
                 how = "turned_away"
-        self.account.outcomes[how] = self.account.outcomes.get(how, 0) + 1
-        if how in ("ok", "turned_away"):
+        if self._stop is not None:
+            how = self._outcome_at_stop(client, how, self._stop)
+        if how in ("ok", "turned_away", "cut"):
             self.by_key.pop(client.key, None)
+            self._count(client, how)
         else:
             self._suspects.add(client)
             self.loop.after(SUSPECT_S, partial(self._report, client))
+
+    def _outcome_at_stop(self, client: Client, how: str, stop: Stopping) -> str:
+        if how == "ok":
+            self.account.ended_after_stop += 1
+            is_late = client.ended_at >= stop.at + LATE_S
+            self.account.late_long_ends += client.kind == "long" and is_late
+        elif how in ("refused", "timeout", "unreachable") and not client.is_established:
+            return "turned_away"
+        elif client.kind == "long" and client.ended_at >= stop.at + stop.drain_s - EARLY_S:
+            return "cut"
+        return how
+
+    def _count(self, client: Client, how: str) -> None:
+        self.account.outcomes[how] = self.account.outcomes.get(how, 0) + 1
+        if is_refusable(client):
+            self.refusals.tell(client, how)
 
     def _report(self, client: Client) -> None:
         if self.by_key.get(client.key) is client:
             del self.by_key[client.key]
         self._suspects.discard(client)
-        self._tell(client.lost())
+        how = self.refusals.settle(client) if is_refusable(client) else client.how
+        self._count(client, how)
+        if how == client.how:
+            self.tell(client.lost())
 
     def _tell_probe(self, client: Client) -> None:
-        self._tell(
+        self.tell(
             Probe(
                 place=client.place,
                 begun_at=client.begun_at,
@@ -157,36 +196,53 @@ class Traffic:
                     for seconds in PROBES_S:
                         left = order.at + seconds - self.loop.now
                         self.loop.after(max(0.0, left), partial(self._dial_gone, place))
+            case Rules():
+                self.refusals.obey(order)
+            case Stopping():
+                self._stopping(order)
             case Settle() | Finish():
                 self._ending = order
+                self.refusals.begin_rest()
                 self._load = Load(kind="none")
                 for client in self.clients:
                     client.is_held = True
 
-    def _tell(self, answer: AnyAnswer) -> None:
+    def _stopping(self, order: Stopping) -> None:
+        self._stop = order
+        self.loop.after(STOP_LOAD_S, partial(self._obey, Load(kind="none")))
+        for place, client in enumerate(self.clients):
+            if client.kind == "long" and place % 2:
+                client.until = order.at + self.random.uniform(*STOP_LONG_S)
+            elif client.until is not None:
+                client.until = float("inf") if client.kind == "long" else order.at
+
+    def tell(self, answer: AnyAnswer) -> None:
+        """Send an answer to the controller."""
         self._channel.sendall(encode_line(answer) + b"\n")
 
     # What happens all the time
 
     def run(self, targets: Targets) -> None:
         """Until the account is closed, or the controller is gone."""
-        self._tell(Listening(port=targets.port))
+        self.tell(Listening(port=targets.port))
         self._beat()
         self._look()
         while not self.is_over:
             self.loop.turn(TURN_S)
+            self.refusals.check()
             self._begin_short()
 
     def source(self) -> str:
         """An address to dial from."""
-        return f"{self._sources}.{self.random.randrange(1, 255)}.{self.random.randrange(1, 255)}"
+        net = self.random.randrange(1, SOURCE_NETS + 1)
+        return f"{self._sources}.{net}.{self.random.randrange(1, 255)}"
 
     def _begin_short(self) -> None:
         load, now = self._load, self.loop.now
         if load.kind == "none" or not self._short:
             return
         if load.kind == "saturating":
-            count = load.open - self._short_open
+            count = min(load.open + self._waiting, MOST_OPEN) - self._short_open
         else:
             self._due = min(self._due + (now - self._counted_at) * load.rate, load.rate)
             count = min(int(self._due), MOST_OPEN - self._short_open)
@@ -195,66 +251,93 @@ class Traffic:
         self._due -= count
         for _ in range(count):
             is_bulk = self.random.randrange(BULK_EVERY) == 0
-            size = self.random.randrange(100_000, 300_000) if is_bulk else self._small()
+            size = self.random.randrange(100_000, 300_000) if is_bulk else self.small()
             way = Way(self.random.randrange(3))
-            self._begin(self.random.choice(self._short), size, way)
+            self.begin(self.random.choice(self._short), size, way)
 
     def _dial_gone(self, place: Place) -> None:
         if self._ending is None and place not in self._short:
-            self._begin(place, self._small(), Way.CLIENT_EARLY, "gone")
+            self.begin(place, self.small(), Way.CLIENT_EARLY, "gone")
 
-    def _small(self) -> int:
+    def small(self) -> int:
+        """Bytes of a message that fits one read."""
         return self.random.randrange(HEAD.size, 2048)
 
-    def _begin(
+    def stable_place(self) -> Place | None:
+        """One whose route is the same in every config."""
+        return next((place for place in self._short if place.route.startswith("short-")), None)
+
+    def begin(
         self,
         place: Place,
         size: int,
         way: Way,
         kind: ClientKind = "short",
         until: float | None = None,
-    ) -> None:
+        source: str = "",
+    ) -> Client:
+        """Dial one more connection."""
         self._tokens += 1
         client = Client(self, place, self._tokens, size, way, kind, until)
         self.clients[client] = None
         self.account.begun += 1
-        self._short_open += kind != "long"
-        client.dial(self.source())
+        self._short_open += until is None
+        client.dial(source or self.source())
+        return client
 
     def _look(self) -> None:
         """Ten times a second: messages of the long ones, what takes too long, the end."""
         now = self.loop.now
-        for client in [client for client in self.clients if client.kind == "long"]:
+        for client in [client for client in self.clients if client.until is not None]:
             client.look(now)
-        for client in [client for client in self.clients if client.kind != "long"]:
+        short = [client for client in self.clients if client.until is None]
+        self._waiting = sum(now - client.begun_at > FRESH_S for client in short)
+        for client in short:
             is_away = client.kind == "gone" and not client.is_established
             if now - client.begun_at > (GONE_S if is_away else SHORT_S):
                 client.timed_out()
-        missing = self._load.long - (len(self.clients) - self._short_open)
+        if self._load.kind != "none" and self._stop is None:
+            self._begin_long(now)
+            self.refusals.look(now)
+        self._settle()
+        self.loop.after(0.1, self._look)
+
+    def _begin_long(self, now: float) -> None:
+        missing = self._load.long - sum(client.kind == "long" for client in self.clients)
         for _ in range(missing if self._long else 0):
             is_lasting = self.random.random() < WHOLE_RUN
             until = float("inf") if is_lasting else now + self.random.uniform(1.0, 30.0)
             place = self.random.choice(self._long)
-            self._begin(place, self._small(), Way.CLIENT_LATE, "long", until)
-        self._settle()
-        self.loop.after(0.1, self._look)
+            self.begin(place, self.small(), Way.CLIENT_LATE, "long", until)
 
     def _settle(self) -> None:
         ending = self._ending
         if ending is None or self._suspects:
             return
-        if isinstance(ending, Finish):
-            for client in [client for client in self.clients if client.is_still()]:
+        for client in self.clients:
+            if client.kind == "crowd" and client.is_still():
                 client.finish()
-            is_still = not self.clients and not self.targets_open
+        if any(client.kind != "long" for client in self.clients) and not self.refusals.is_busy:
+            return
+        if self._stop is None and not self.refusals.rested():
+            return
+        clients = list(self.clients)
+        if isinstance(ending, Finish):
+            for client in clients:
+                if client.is_still():
+                    client.finish()
+            is_still = not clients and not self.targets_open
         else:
-            is_still = all(client.is_still() for client in self.clients)
-            is_still = is_still and self.targets_open == len(self.clients)
+            is_still = all(client.is_still() for client in clients)
+            is_still = is_still and self.targets_open == len(clients)
         if not is_still:
             return
         self._ending = None
-        self.account.open = len(self.clients)
-        self._tell(Settled(account=self.account))
+        account = self.account
+        account.open, account.open_ids = len(clients), open_ids(clients)
+        account.oldest_s = max((self.loop.now - one.begun_at for one in clients), default=0.0)
+        account.ids = {one: bytes(found.bits) for one, found in self._numbers.items()}
+        self.tell(Settled(account=account))
         self.is_over = isinstance(ending, Finish)
 
     def _beat(self) -> None:
@@ -262,7 +345,7 @@ class Traffic:
         ok = outcomes.get("ok", 0)
         failed = sum(outcomes.values()) - ok
         begun = self.account.begun
-        self._tell(Beat(begun=begun, ok=ok, open=len(self.clients), failed=failed))
+        self.tell(Beat(begun=begun, ok=ok, open=len(self.clients), failed=failed))
         self.loop.after(1.0, self._beat)
 
 

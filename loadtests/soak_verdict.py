@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from loadtests.soak_faults import Left, Signalled
-from loadtests.soak_proxy import Figures
+from loadtests.soak_deeds import Left, Signalled
 from loadtests.soak_watch import Restart
 from loadtests.soak_wire import CONNECTIONS, TO_CLIENT, TO_TARGET, Account, Lost, Probe
 
@@ -21,11 +20,7 @@ from loadtests.soak_wire import CONNECTIONS, TO_CLIENT, TO_TARGET, Account, Lost
 REPORTED_S: Final = 1.5
 CLOCK_S: Final = 0.25  # between the instant that is noted for a signal and its effect
 REFUSES_S: Final = 4.0  # after a port has left (design section 2)
-_GOOD_ENDS: Final = frozenset({"client_closed", "target_closed"})
-_MEMORY_PART: Final = 1.25
-_MEMORY_KIB: Final = 8 * 1024
-# A worker keeps up to 32 spare pipes of two ends; a few descriptors come and go everywhere.
-_DESCRIPTORS: Final = {"worker": 80, "supervisor": 12, "fork server": 4}
+_GOOD_ENDS: Final = frozenset({"client_closed", "target_closed", "limit", "blocked"})
 
 
 class Killed(Struct, kw_only=True):
@@ -39,20 +34,33 @@ class Killed(Struct, kw_only=True):
     workers: int | None = None
     accepted: int | None = None
     dialled: int | None = None
+    ended: int | None = None
 
     @property
     def undialled(self) -> int:
-        """Connections that they had accepted and not dialled."""
+        """Connections that they had accepted and not dialled, refused ones included."""
         return (self.accepted or 0) - (self.dialled or 0)
+
+    @property
+    def held(self) -> int:
+        """Connections that they had accepted and not dialled, and may have held at their end."""
+        if self.ended is None:
+            return self.undialled
+        return min(self.undialled, (self.accepted or 0) - self.ended)
 
 
 class Excuses(Struct, kw_only=True):
     """How the connections that failed are excused; ``lost`` are those that nothing excuses."""
 
-    held_by_killed: int = 0
+    held: dict[int, int] = field(default_factory=dict)  # by the killed worker that held them
     not_dialled: int = 0  # no target saw them: as many as the killed had accepted and not dialled
     turned_away: int = 0  # dialled after a reload that removed the place had returned
     lost: list[Lost] = field(default_factory=list)
+
+    @property
+    def held_by_killed(self) -> int:
+        """The sum of ``held``."""
+        return sum(self.held.values())
 
 
 def killed_of(
@@ -73,6 +81,7 @@ def killed_of(
         workers=sums.get("workers"),
         accepted=sums.get("accepted"),
         dialled=sums.get("dialled"),
+        ended=sums.get("ended"),
     )
 
 
@@ -95,7 +104,7 @@ def excuse(losses: Iterable[Lost], killed: Killed, left: Mapping[str, Sequence[L
     for one in losses:
         if one.incarnation is not None:
             if killed.at.get(one.incarnation, float("inf")) <= one.ended_at:
-                found.held_by_killed += 1
+                found.held[one.incarnation] = found.held.get(one.incarnation, 0) + 1
             else:
                 found.lost.append(one)
         elif one.is_established and _meets_an_end(one, killed):
@@ -125,11 +134,11 @@ def judge_losses(excuses: Excuses, killed: Killed) -> list[str]:
         wrong.append(f"{len(excuses.lost)} connections lost that nothing excuses")
     if killed.at and killed.workers is None:
         wrong.append("`status` has no data.totals.killed")
-    most = killed.undialled + len(killed.at)
+    most = killed.held + len(killed.at)
     if excuses.not_dialled > most:
         wrong.append(
             f"{excuses.not_dialled} connections failed before a dial, but the {len(killed.at)}"
-            f" killed workers had only {killed.undialled} accepted and not dialled"
+            f" killed workers held only {killed.held} that they had not dialled"
         )
     if killed.workers is not None and killed.workers != len(killed.at):
         wrong.append(f"{len(killed.at)} workers were killed, `status` counts {killed.workers}")
@@ -170,7 +179,11 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
     """Compare the traffic's account with the counters; exact where no worker was killed."""
     totals = status["totals"]
     routes: Mapping[str, Any] = totals["routes"]
-    established = sum(account.established.values())
+    refused = {
+        "limit": account.outcomes.get("limited", 0),
+        "blocked": account.outcomes.get("blocked", 0),
+    }
+    established = sum(account.established.values()) + refused["blocked"]
     accepted, active = totals["accepted"], status["connections"]
     slack = len(killed.at)
     sure = sure_of(account, killed)
@@ -184,6 +197,7 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
         Range("ended + active", totals["ended"] + active, accepted, accepted),
         Range("dialled", totals["dialled"], account.headers - slack, account.headers),
         Range("ends + active", sum(ends.values()) + active, accepted - doubt, accepted),
+        *(Range(end, ends.get(end, 0), count - doubt, count) for end, count in refused.items()),
         *(
             Range(f"total of {name}", routes[name]["total"], count - doubt, count)
             for name, count in sorted(account.established.items())
@@ -198,11 +212,16 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
     wrong += [f"no counters of {name}" for name in account.established if name not in routes]
     if not killed.at:
         due = {f"{who}_closed": count for who, count in account.first.items()}
+        due |= {end: count for end, count in refused.items() if count}
         if ends != due:
             wrong.append(f"ends: {ends}, not {due}")
     strange = {end: count for end, count in ends.items() if end not in {*_GOOD_ENDS, "killed"}}
     if strange:
         wrong.append(f"ended for reasons that were not given: {strange}")
+    wrong += account.limit_wrong
+    for name in ("access_lines_dropped", "limit_table_full"):
+        if totals.get(name):
+            wrong.append(f"{name}: {totals[name]}, not 0")
     if account.wrong_headers or account.strangers:
         wrong.append(
             f"targets read {account.wrong_headers} wrong headers,"
@@ -223,25 +242,3 @@ def sure_of(account: Account, killed: Killed) -> list[int]:
         row = tally.until(None if at is None else at - REPORTED_S)
         total = [have + more for have, more in zip(total, row, strict=True)]
     return total
-
-
-def judge_figures(before: Sequence[Figures], after: Sequence[Figures]) -> list[str]:
-    """Descriptors and memory that have grown, by role; the largest process of a role counts."""
-    wrong = []
-    for role, spare in _DESCRIPTORS.items():
-        old = [one for one in before if one.role == role]
-        new = [one for one in after if one.role == role]
-        if not old or not new:
-            wrong.append(f"no figures of a {role}")
-            continue
-        was, now = (max(_own_descriptors(one) for one in found) for found in (old, new))
-        if now > was + spare:
-            wrong.append(f"{role}: {was} descriptors became {now}")
-        was, now = (max(one.anonymous_kib for one in found) for found in (old, new))
-        if now > was * _MEMORY_PART + _MEMORY_KIB:
-            wrong.append(f"{role}: {was} KiB of anonymous memory became {now}")
-    return wrong
-
-
-def _own_descriptors(one: Figures) -> int:
-    return one.descriptors - 2 * one.connections

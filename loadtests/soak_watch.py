@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Final
 
 from msgspec import Struct
 
+from loadtests.soak_memory import SAMPLE_S as MEMORY_S
+from loadtests.soak_memory import Memory
 from loadtests.soak_proxy import Proxy
 
 SAMPLE_S: Final = 0.5
@@ -36,6 +39,8 @@ class Watch:
         self.restarts: list[Restart] = []
         self.wrong: list[str] = []
         self.samples = 0
+        self.memory = Memory()
+        self._memory_at = 0.0
         self._proxy = proxy
         self._last: dict[str, float] = {}
         self._seen: set[tuple[int, int, float]] = set()
@@ -80,6 +85,9 @@ class Watch:
         while not self._is_over.wait(SAMPLE_S):
             try:
                 self.sample()
+                if monotonic() >= self._memory_at:
+                    self._memory_at = monotonic() + MEMORY_S
+                    self.memory.add(monotonic(), self._proxy.figures())
             except Exception as error:
                 self.wrong.append(f"status: {type(error).__name__}: {error}")
                 return

@@ -15,7 +15,8 @@ from msgspec import Struct, field
 SECONDS_KEPT: Final = 30
 CONNECTIONS, TO_TARGET, TO_CLIENT = range(3)  # places in a row of a Tally
 
-ClientKind = Literal["short", "long", "gone"]
+# crowd: more than a limit allows; guest: from addresses that a list blocks now and then.
+ClientKind = Literal["short", "long", "gone", "crowd", "guest"]
 LoadKind = Literal["saturating", "steady", "none"]
 
 
@@ -70,11 +71,48 @@ def _add_row(into: list[int], row: list[int]) -> None:
         into[place] += amount
 
 
+class Numbers:
+    """A set of small whole numbers, one bit each: a worker numbers its connections from 1."""
+
+    def __init__(self) -> None:
+        self.bits = bytearray()
+
+    def add(self, number: int) -> bool:
+        """False when it was in already."""
+        place, bit = number >> 3, 1 << (number & 7)
+        if place >= len(self.bits):
+            self.bits.extend(bytes(place + 1024 - len(self.bits)))
+        if self.bits[place] & bit:
+            return False
+        self.bits[place] |= bit
+        return True
+
+
+def union(one: bytes, other: bytes) -> bytes:
+    """Of two sets as Numbers.bits has them."""
+    both = int.from_bytes(one, "little") | int.from_bytes(other, "little")
+    return both.to_bytes(max(len(one), len(other)), "little")
+
+
+def without(one: bytes, other: bytes) -> int:
+    """How many numbers of ``one`` are not in ``other``."""
+    return (int.from_bytes(one, "little") & ~int.from_bytes(other, "little")).bit_count()
+
+
+def parse_id(unique_id: str) -> tuple[int, int] | None:
+    """Incarnation and number of a connection's id ``slot-incarnation-number``; None: no id."""
+    parts = unique_id.split("-")
+    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return int(parts[1]), int(parts[2])
+
+
 class Account(Struct):
     """The totals of a traffic process since its start. Bytes are payload.
 
     ``outcomes`` adds up to ``begun`` less ``open``: ok, turned_away (dials to a place that has
-    left), refused, reset, timeout, truncated, wrong.
+    left, or at the full stop), limited and blocked (closed by the rules), cut (by the full stop's
+    deadline), refused, reset, timeout, truncated, wrong.
     """
 
     begun: int = 0
@@ -92,6 +130,13 @@ class Account(Struct):
     longest_s: float = 0.0  # from dial to outcome, of good short connections
     slow: int = 0  # good short connections that took over a second
     incarnations: dict[int, Tally] = field(default_factory=dict)
+    ids: dict[int, bytes] = field(default_factory=dict)  # by incarnation: numbers, as in Numbers
+    open_ids: list[str] = field(default_factory=list)  # of the long ones that go on
+    oldest_s: float = 0.0  # the longest time that one of them has been open
+    crowd_most: int = 0  # of the limited route, open at one time
+    limit_wrong: list[str] = field(default_factory=list)
+    ended_after_stop: int = 0  # good ones
+    late_long_ends: int = 0  # long ones of these, well after the stop began
 
     def merge(self, other: Account) -> None:
         """Add another process's account."""
@@ -102,6 +147,12 @@ class Account(Struct):
         self.wrong_headers += other.wrong_headers
         self.slow += other.slow
         self.longest_s = max(self.longest_s, other.longest_s)
+        self.oldest_s = max(self.oldest_s, other.oldest_s)
+        self.crowd_most = max(self.crowd_most, other.crowd_most)
+        self.limit_wrong += other.limit_wrong
+        self.open_ids += other.open_ids
+        self.ended_after_stop += other.ended_after_stop
+        self.late_long_ends += other.late_long_ends
         for mine, others in (
             (self.outcomes, other.outcomes),
             (self.established, other.established),
@@ -111,6 +162,8 @@ class Account(Struct):
                 mine[key] = mine.get(key, 0) + count
         for incarnation, tally in other.incarnations.items():
             self.incarnations.setdefault(incarnation, Tally()).merge(tally)
+        for incarnation, bits in other.ids.items():
+            self.ids[incarnation] = union(self.ids.get(incarnation, b""), bits)
 
 
 class Order(Struct, tag=True):
@@ -143,6 +196,30 @@ class Load(Order, tag="load"):
     long: int = 0
 
 
+class Rules(Order, tag="rules"):
+    """What the rules of the config refuse, for as long as the run lasts.
+
+    ``limited`` serves at most ``most`` connections of one address, ``bound`` with the overshoot
+    that several workers may have. ``crowd`` and ``guests`` are addresses to dial from.
+    """
+
+    limited: Place
+    most: int
+    bound: int
+    crowd: str
+    guests: list[str]
+
+
+class Stopping(Order, tag="stopping"):
+    """TERM is sent next: what is established is served, the rest may be turned away.
+
+    Long ones that are still open ``drain_s`` after ``at`` may be cut.
+    """
+
+    at: float
+    drain_s: float
+
+
 class Settle(Order, tag="settle"):
     """Begin nothing, let all short ones end, hold long ones still, then answer Settled."""
 
@@ -151,7 +228,7 @@ class Finish(Order, tag="finish"):
     """As Settle, but long ones end too; the process ends after its answer."""
 
 
-AnyOrder = Serve | Gone | Load | Settle | Finish
+AnyOrder = Serve | Gone | Load | Rules | Stopping | Settle | Finish
 
 
 class Answer(Struct, tag=True):
@@ -191,8 +268,8 @@ class Lost(Answer, tag="lost"):
     @property
     def incarnation(self) -> int | None:
         """Of the worker that held it, where its id tells."""
-        parts = self.unique_id.split("-")
-        return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+        known = parse_id(self.unique_id)
+        return None if known is None else known[0]
 
     def text(self) -> str:
         """One line for people."""
@@ -213,13 +290,22 @@ class Probe(Answer, tag="probe"):
     how: str
 
 
+class Guest(Answer, tag="guest"):
+    """What became of a connection from an address that may be blocked: ok or blocked."""
+
+    host: str
+    begun_at: float
+    ended_at: float
+    how: str
+
+
 class Settled(Answer, tag="settled"):
     """Nothing moves: the account as it stands."""
 
     account: Account
 
 
-AnyAnswer = Listening | Beat | Lost | Probe | Settled
+AnyAnswer = Listening | Beat | Lost | Probe | Guest | Settled
 
 encode_line: Final = msgspec.json.Encoder().encode
 decode_order: Final = msgspec.json.Decoder(AnyOrder).decode

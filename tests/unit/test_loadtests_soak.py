@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from loadtests.soak import parse, phases
-from loadtests.soak_faults import Kind, Left, Signalled
-from loadtests.soak_proxy import Figures
+from loadtests.soak_deeds import Kind, Left, Signalled
 from loadtests.soak_shape import (
     RANGE_PORTS,
     Ports,
@@ -28,7 +27,6 @@ from loadtests.soak_verdict import (
     Killed,
     excuse,
     judge_books,
-    judge_figures,
     judge_losses,
     judge_probes,
     judge_restarts,
@@ -124,6 +122,7 @@ def site() -> Site:
             short=1000 + 20 * number,
             long=1001 + 20 * number,
             changing=1002 + 20 * number,
+            limited=1011 + 20 * number,
             sides=(1003 + 20 * number, 1004 + 20 * number, 1005 + 20 * number),
             range_first=1006 + 20 * number,
             target=2000 + number,
@@ -133,6 +132,7 @@ def site() -> Site:
     return Site(
         first="127.0.0.1",
         second="127.0.0.2",
+        sources="127.16",
         target_net="127.0.1",
         traffic=traffic,
         taken_port=3000,
@@ -265,28 +265,6 @@ def test_places_that_left_must_refuse() -> None:
     assert judge_probes([probe(104.0, "refused"), probe(101.0, "ok")], left) == []
     assert "timeout 4.00 s" in judge_probes([probe(104.0, "timeout")], left)[0]
     assert judge_probes([probe(104.0, "ok", ended_at=111.0)], left) == []
-
-
-@pytest.mark.parametrize(("descriptors", "memory"), [(200, 10_000), (60, 40_000)])
-def test_growth_is_wrong(descriptors: int, memory: int) -> None:
-    """A worker with many more descriptors, or much more memory, than after the warm-up."""
-
-    def figures(role: str, fds: int, kib: int) -> Figures:
-        return Figures(
-            role=role,
-            pid=1,
-            incarnation=0,
-            connections=5,
-            descriptors=fds,
-            pss_kib=kib,
-            anonymous_kib=kib,
-            shmem_kib=0,
-        )
-
-    before = [figures(role, 60, 10_000) for role in ("supervisor", "fork server", "worker")]
-    assert judge_figures(before, before) == []
-    after = [*before[:2], figures("worker", descriptors, memory)]
-    assert len(judge_figures(before, after)) == 1
 
 
 def test_counters_leave_gauges_out() -> None:

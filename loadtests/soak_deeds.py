@@ -1,0 +1,75 @@
+"""What was done to proxyctl in a soak, with the instants that excuse what came of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from loadtests.soak_judge import Listed
+
+JOURNAL_LINES: Final = 10_000  # the last ones
+
+Kind = Literal["kill", "hang", "stop"]
+
+
+class Left(Struct, kw_only=True):
+    """A place that a reload took away, and the one that gave it back. inf: not yet."""
+
+    gone_at: float  # the reload has returned
+    back_begun_at: float = float("inf")
+    back_at: float = float("inf")
+
+
+class Signalled(Struct, frozen=True, kw_only=True):
+    """A worker that was killed, stopped for the watchdog to find (hang), or for a while (stop)."""
+
+    incarnation: int
+    pid: int
+    kind: Kind
+    at: float  # just before the signal
+
+
+class Deeds:
+    """All that was done, and what did not go as it had to; used by several threads.
+
+    ``counts`` by kind of deed, ``left`` by the name of a place, ``signalled`` by incarnation;
+    ``stops`` are the spans in which a worker stood still, ``lists`` the block lists in order.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.wrong: list[str] = []
+        self.left: dict[str, list[Left]] = {}
+        self.signalled: dict[int, Signalled] = {}
+        self.stops: list[tuple[float, float]] = []
+        self.lists: list[Listed] = []
+        self.slowest_reload_s = 0.0
+        self.journal: deque[str] = deque(maxlen=JOURNAL_LINES)
+        self._lock = threading.Lock()
+
+    def count(self, kind: str) -> None:
+        """One more deed of this kind."""
+        with self._lock:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def tell(self, text: str) -> None:
+        """A line for the journal, with the instant."""
+        self.journal.append(f"{monotonic():.3f} {text}")
+
+    def note(self, noted: Signalled) -> None:
+        """A worker is signalled next; of several signals the first instant counts."""
+        with self._lock:
+            earlier = self.signalled.get(noted.incarnation)
+            at = noted.at if earlier is None else min(earlier.at, noted.at)
+            self.signalled[noted.incarnation] = msgspec.structs.replace(noted, at=at)
+
+    def forget(self, noted: Signalled) -> None:
+        """The signal did no harm, unless another one came since."""
+        with self._lock:
+            if self.signalled.get(noted.incarnation) == noted:
+                del self.signalled[noted.incarnation]
