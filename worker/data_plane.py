@@ -162,12 +162,12 @@ class DataPlane:
         return len(self.open) - draining, draining
 
     def _remove(self, old: Generation, removed: set[str]) -> None:
+        now = self.reactor.look_at_clock()
         for name in removed:
             old.routes[name].is_removed = True
         for conn in list(self.open):
             if conn.route is not None and conn.route.name in removed:
-                drain_s = conn.route.plan.timeouts.drain
-                conn.cut(self.reactor.now + drain_s, End.ROUTE_REMOVED)
+                conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -249,6 +249,7 @@ class DataPlane:
         on_done: Callable[[int, int], None],
     ) -> None:
         """Accept what waits, then finish; ``on_done(drained, cut)`` when no connection is left."""
+        now = self.reactor.look_at_clock()
         for listener in self._listeners.values():
             for sock in listener.sockets.values():
                 if sock.is_polled or close_listeners:
@@ -261,7 +262,7 @@ class DataPlane:
             self.retire(list(self._listeners))
         if deadline_s is not None:
             for conn in list(self.open):
-                conn.cut(self.reactor.now + deadline_s, End.DRAIN_DEADLINE)
+                conn.cut(now + deadline_s, End.DRAIN_DEADLINE)
         self._departure.check()
 
     def stop(self) -> None:

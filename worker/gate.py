@@ -127,7 +127,7 @@ class Gate:
                 return ALL_FULL
             if cell >= 0:
                 conn.counted_in += (cell,)
-        if place is not None and conn.has_own_address:
+        if place is not None and (conn.header is None or conn.has_own_address):
             cell = self._addresses.enter(place, self._most_per_ip, self._rate, now)
             if cell < NOT_COUNTED:
                 return cell
