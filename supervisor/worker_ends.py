@@ -105,7 +105,7 @@ class WorkerEnds:
         worker.close()
         if is_stopping:  # a resize is not the stop's
             self._settle_stop(worker, left)
-        if _is_forced(end):
+        if _is_forced(end) and not worker.is_unwanted:  # such a one has never served
             self._add_killed(left)
         is_leaving = is_stopping or worker.status in (Status.LEAVING, Status.DRAINING)
         is_asked = not _is_forced(end) and (is_leaving or worker.drained is not None)
