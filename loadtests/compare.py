@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from loadtests import measure
+from loadtests import limit_cost, measure
 from loadtests.figures import (
     EVERYTHING,
     OFF,
@@ -66,6 +66,7 @@ class Report(Struct, kw_only=True):
     summaries: list[Summary]
     failures: list[str]
     samples: list[Sample]
+    limits_us: dict[str, dict[int, float]]  # a connection: by limit, then by workers
 
 
 class Field(Struct, kw_only=True):
@@ -198,6 +199,7 @@ def compare(
         summaries=summaries,
         failures=failures(summaries),
         samples=samples,
+        limits_us=limit_cost.costs(),
     )
 
 
@@ -259,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         share = overhead(report.summaries, work)
         if share is not None:
             print(f"{work}: every rule, limit and log together costs {share:.1%}")
+    print(limit_cost.table(report.limits_us))
     for sentence in report.failures:
         print(f"FAIL {sentence}")
     print("FAIL" if report.failures else "PASS")

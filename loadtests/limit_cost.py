@@ -64,12 +64,26 @@ def cost_us(plan: SecurityPlan, workers: int) -> float:
     return best
 
 
+def costs() -> dict[str, dict[int, float]]:
+    """Microseconds a connection, by limit and number of workers."""
+    return {
+        name: {count: cost_us(plan, count) for count in WORKERS} for name, plan in LIMITS.items()
+    }
+
+
+def table(found: dict[str, dict[int, float]]) -> str:
+    """One line per limit."""
+    head = ["us a connection".ljust(28), *(f"{count} workers".rjust(12) for count in WORKERS)]
+    rows = [
+        [name.ljust(28), *(f"{row[count]:.2f}".rjust(12) for count in WORKERS)]
+        for name, row in found.items()
+    ]
+    return "\n".join(" ".join(cells) for cells in (head, *rows))
+
+
 def main() -> int:
-    """Print one line per limit."""
-    print("us a connection".ljust(28), *(f"{count} workers".rjust(12) for count in WORKERS))
-    for name, plan in LIMITS.items():
-        costs = [f"{cost_us(plan, count):.2f}".rjust(12) for count in WORKERS]
-        print(name.ljust(28), *costs)
+    """Print the table."""
+    print(table(costs()))
     return 0
 
 
