@@ -50,6 +50,7 @@ class Deeds:
         self.lists: list[Listed] = []
         self.slowest_reload_s = 0.0
         self.journal: deque[str] = deque(maxlen=JOURNAL_LINES)
+        self.standing_still = threading.Lock()  # who holds it has stopped a worker, nobody else
         self._lock = threading.Lock()
 
     def count(self, kind: str) -> None:

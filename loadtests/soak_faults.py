@@ -283,6 +283,14 @@ class Disturbances(_Repeated):
             )
 
     def _stop_for_a_while(self, kind: str) -> None:
+        # To wake a worker that is meant to hang would spoil that.
+        if self._deeds.standing_still.acquire(blocking=False):
+            try:
+                self._stop_one(kind)
+            finally:
+                self._deeds.standing_still.release()
+
+    def _stop_one(self, kind: str) -> None:
         ready = [worker for worker in self._proxy.workers() if worker["state"] == "ready"]
         if not ready:
             return
@@ -324,7 +332,8 @@ class Kills(_Repeated):
             case "two":
                 self._kill(2)
             case "hang":
-                self._hang()
+                with self._deeds.standing_still:
+                    self._hang()
             case _:
                 self._kill_fork_server()
 
