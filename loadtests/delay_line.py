@@ -5,8 +5,8 @@
         with namespace(path.far): ...
 
 A TUN device in each namespace, and a process that carries packets from one to the other half a
-round trip late. It drops nothing by itself: its queue takes QUEUE_PACKETS, the devices' queues as
-many, and what is dropped all the same is counted. Everything is gone with the last process that
+round trip late. It drops nothing by itself: its queue takes QUEUE_PACKETS, a device's a fifth of
+that, and what is dropped all the same is counted. Everything is gone with the last process that
 holds it; the process itself ends with its standard input.
 """
 

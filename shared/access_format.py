@@ -14,7 +14,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Final, TypeAlias, TypeVar
 
-# Design section 6. In this order in JSON; any of them in a template.
+# As docs/config.md lists them: in this order in JSON, any of them in a template.
 FIELDS: Final = (
     "time",
     "id",

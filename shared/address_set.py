@@ -31,9 +31,6 @@ from shared.networks import parse_network
 from shared.plan import AddressSet
 from shared.units import short
 
-V4_LAST: Final = 0xFFFF_FFFF
-V6_LAST: Final = (1 << 128) - 1
-
 _GLOB: Final = re.compile(r"((?:[0-9]{1,3}\.){1,3})\*(?:\.\*)*", re.ASCII)
 _PREFIX: Final = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -50,11 +47,6 @@ class Range(NamedTuple):
     version: int  # 4 or 6
     first: int
     last: int
-
-    @property
-    def is_everyone(self) -> bool:
-        """Whether every address of the family is in it."""
-        return self.first == 0 and self.last == (V4_LAST if self.version == 4 else V6_LAST)
 
     def __str__(self) -> str:
         """``10.1.2.3``, ``10.0.0.0/8`` where it is one network, else ``10.0.0.1-10.0.0.9``."""

@@ -86,9 +86,14 @@ class _Sink:
 
 
 def _open(path: str) -> int:
-    if not path:
-        return _STDERR
-    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
+    return open_for_append(path) if path else _STDERR
+
+
+def open_for_append(path: str) -> int:
+    """Open a log file, made with mode 0640 where it is not there; OSError.
+
+    O_NONBLOCK: nothing to a file; a FIFO that nobody reads is an error, not a wait.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     return os.open(path, flags, 0o640)
 

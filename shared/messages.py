@@ -120,7 +120,8 @@ class Stop(ToWorker, frozen=True, kw_only=True, tag="stop"):
 class ReopenLogs(ToWorker, frozen=True, kw_only=True, tag="reopen_logs"):
     """Open the log files again, by path, the access log's too; say LogsReopened.
 
-    With ``log_level`` the log is as these three say from now on, as in Spawn; without, unchanged.
+    With ``log_level``: only the operational log, which is as these three say from now on, as in
+    Spawn.
     """
 
     request: int
@@ -151,7 +152,6 @@ class Heartbeat(OfWorker, frozen=True, kw_only=True, tag="heartbeat"):
     lag_s: float
     connections: int
     generation: int
-    is_draining: bool = False
 
 
 class Progress(OfWorker, frozen=True, kw_only=True, tag="progress"):

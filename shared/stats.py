@@ -83,7 +83,7 @@ class Snapshot(Struct, kw_only=True):
     log_lines_dropped: int = 0
     access_lines: int = 0  # written to the access log
     access_lines_dropped: int = 0  # for want of room, or because the file took no more
-    limit_table_full: int = 0  # connections that a limit per address could not count
+    limit_table_full: int = 0  # connections that a limit had no room to count
     listeners: dict[str, ListenerCounts] = field(default_factory=dict)
     routes: dict[str, RouteCounts] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Totals(Struct):
     log_lines_dropped: int = 0
     access_lines: int = 0  # written to the access log
     access_lines_dropped: int = 0  # for want of room, or because the file took no more
-    limit_table_full: int = 0  # connections that a limit per address could not count
+    limit_table_full: int = 0  # connections that a limit had no room to count
     listeners: dict[str, ListenerCounts] = field(default_factory=dict)
     routes: dict[str, RouteCounts] = field(default_factory=dict)
 

@@ -20,7 +20,6 @@ from shared.messages import Abort, Commit, Resolve, Retire
 from shared.plan import Endpoints, Plan
 from supervisor.control_server import ControlServer
 from supervisor.encoded_plan import EncodedPlan
-from supervisor.encoded_plan import encode_plan as encode_plan
 from supervisor.listeners import Listeners
 from supervisor.rollout import (
     PROGRESS_S,

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from shared.config import Config
 from shared.errors import Problem, StartError
-from shared.log import Logging, LogSettings
+from shared.log import Logging, LogSettings, open_for_append
 from shared.messages import ReopenLogs
 from shared.plan import AccessPlan
 from supervisor.worker_pool import WorkerPool
@@ -37,10 +37,8 @@ def check_access_file(access: AccessPlan | None) -> None:
     """
     if access is None:
         return
-    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
-        os.close(os.open(access.file, flags, 0o640))
+        os.close(open_for_append(access.file))
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "see `log.access`")
         message = f"cannot open the access log {access.file}: {error.strerror}"

@@ -193,7 +193,7 @@ def _sums(totals: Totals) -> Iterator[Metric]:
         ("access_log_lines_dropped",
          "Access log lines lost for want of room, or because the file took no more.",
          totals.access_lines_dropped),
-        ("limit_table_full", "Connections that a limit per address could not count.",
+        ("limit_table_full", "Connections that a limit had no room to count.",
          totals.limit_table_full),
     ):  # fmt: skip
         counter = _counter(name, text)

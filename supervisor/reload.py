@@ -13,7 +13,8 @@ from shared.errors import ConfigError, ControlError, Problem, StartError
 from shared.plan import Plan, RoutePlan
 from supervisor import compile as compiler
 from supervisor.config_source import ConfigSource
-from supervisor.generations import RolloutResult, encode_plan
+from supervisor.encoded_plan import encode_plan
+from supervisor.generations import RolloutResult
 from supervisor.listeners import Listeners
 from supervisor.log_control import check_access_file
 from supervisor.retirement import Retirement
@@ -79,7 +80,7 @@ class Reloader:
         old = self.served
         errors: list[Problem] = []
         warnings: list[Problem] = []
-        result = RolloutResult(kept=0, draining=0)
+        result = RolloutResult()
         try:
             new, warnings, result = await self._prepare()
         except ConfigError as error:

@@ -24,8 +24,8 @@ from supervisor.admin import AdminServer
 from supervisor.commands import Commands
 from supervisor.config_source import ConfigSource, raise_descriptor_limit
 from supervisor.control_server import ControlServer
+from supervisor.encoded_plan import encode_plan
 from supervisor.example import ExampleProcess
-from supervisor.generations import encode_plan
 from supervisor.inbox import Inbox
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
@@ -338,7 +338,13 @@ class Supervisor:
             hurry=self._hurry,
         )
         shutdown = Shutdown(self._pool, self._listeners, self._retirement, self._log)
-        stopped = await shutdown.run(order)
+        try:
+            stopped = await shutdown.run(order)
+        except Exception:
+            # Our bug, or a kernel that refuses; but nobody could end us any more but by SIGKILL.
+            self._log.exception("the stop failed, and goes on at once")
+            self._hurry.set()
+            stopped = await shutdown.run(order)
         if not self._stopped.done():
             self._stopped.set_result(stopped)
 

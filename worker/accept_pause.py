@@ -1,12 +1,8 @@
-"""When accept cannot go on: the reserve descriptor, and listeners that were shut down meanwhile."""
+"""When accept cannot go on: the reserve descriptor."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from socket import SO_ACCEPTCONN, SOL_SOCKET
-
-from worker.listener import Listener
 
 
 class Reserve:
@@ -32,19 +28,3 @@ class Reserve:
             except OSError:
                 return False
         return True
-
-
-def leave_closed(listeners: Iterable[Listener]) -> bool:
-    """Poll no socket that the supervisor has shut down; False when there was none.
-
-    A worker that slept while a port left learns of it by accept, before the message comes.
-    """
-    closed = [
-        one
-        for listener in listeners
-        for one in listener.sockets.values()
-        if one.is_polled and not one.sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
-    ]
-    for one in closed:
-        one.poll(False)
-    return bool(closed)

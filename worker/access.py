@@ -60,6 +60,7 @@ class Access:
             return
         old, self._log, self._next = self._log, self._next, None
         self._plan = plan = self._next_plan
+        self._round_at, self._round = 0.0, []  # of the interval that was
         self.is_on = self._log is not None
         self.wants_connect = plan is not None and plan.connect
         if old is not None:

@@ -18,20 +18,13 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Final
 
+from shared.log import open_for_append
+
 WRITE_MAX_BYTES: Final = 65536
 TOO_SLOW: Final = "the file takes them too slowly"
 _PIPE_MAX_BYTES: Final = select.PIPE_BUF  # pipe(7): more may be torn by what others write
 _GLANCE_MS: Final = 20  # how often an order is looked for while a FIFO is full
 _TRIES: Final = 2  # a write that came up short is tried once more, which says why
-
-
-def open_for_append(path: str) -> int:
-    """Open the access log, made with mode 0640 where it is not there; OSError.
-
-    O_NONBLOCK: nothing to a file; a FIFO that nobody reads is an error, not a wait.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    return os.open(path, flags, 0o640)
 
 
 class Order:

@@ -13,7 +13,7 @@ from shared.errors import WorkerBootError
 from shared.messages import Prepare
 from shared.plan import AddressSet, Endpoints, RoutePlan
 from shared.stats import ListenerCounts, Snapshot
-from worker.accept_pause import Reserve, leave_closed
+from worker.accept_pause import Reserve
 from worker.access import Access
 from worker.accounting import account
 from worker.connection import CELL_ACCEPTED, CELL_ENDED, Address, Connection
@@ -215,7 +215,7 @@ class DataPlane:
 
     def pause_accept(self, why: OSError) -> None:
         """No descriptor (or memory) is left: what waits stays in the backlog until one is."""
-        if self.is_paused or (why.errno == errno.EINVAL and leave_closed(self._listeners.values())):
+        if self.is_paused:
             return
         self.is_paused = True
         self._accept_pauses += 1
@@ -231,7 +231,7 @@ class DataPlane:
         """Give the reserve descriptor to the dial of a client that is already accepted."""
         if not self._reserve.use():
             return False
-        self.pause_accept(OSError(24, "the last descriptor went to a dial"))
+        self.pause_accept(OSError(errno.EMFILE, "the last descriptor went to a dial"))
         return True
 
     def _end_pause(self) -> None:

@@ -158,7 +158,7 @@ class Gate:
             is_blocked = True
         place = None
         if self.counts_addresses and ip and not is_blocked:
-            # A customer's /64 counts as one client (design section 4).
+            # A customer's /64 counts as one client (design section 5).
             packed = pack_ip(ip)  # unfolds what is IPv4-mapped
             key = packed if len(packed) == 4 else packed[:_V6_NETWORK_BYTES]
             place = self._limits.addresses.place(hash((self.key, key)))

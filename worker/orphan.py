@@ -28,9 +28,16 @@ class OrphanLock:
     def __init__(self, runtime_dir: str) -> None:
         """OSError when the file cannot be made."""
         self._path = Path(runtime_dir) / ORPHAN_LOCK.format(pid=os.getpid())
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode().ljust(_PID_BYTES), 0)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Locked before it has its name: whoever finds one without a lock takes it for stale.
+        new = self._path.with_suffix(".new")
+        self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode().ljust(_PID_BYTES), 0)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self._path)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def leave(self) -> bool:
         """Say that this one is on its way out; True when all others are so as well, or gone.

@@ -321,7 +321,6 @@ class _Worker:
                     lag_s=self._lag_s,
                     connections=self._plane.connections,
                     generation=self._plane.generation,
-                    is_draining=self._is_draining,
                 )
             )
             due = self._loop.time() + HEARTBEAT_S

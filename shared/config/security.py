@@ -14,7 +14,7 @@ from shared.plan import AddressSet
 from shared.units import kind_of, parse_duration, short
 
 LIMITS: Final = ("max_connections", "max_connections_per_ip", "connection_rate_per_ip")
-MAX_CONNECTIONS: Final = 1_000_000_000  # fits the 32-bit cells in which they are counted
+MAX_CONNECTIONS: Final = 1_000_000_000  # far beyond what descriptors allow
 MAX_RATE: Final = 1_000_000
 MAX_RATE_PERIOD_S: Final = 86400.0  # longer is a quota, and counts do not outlive a full stop
 

@@ -22,7 +22,6 @@ _UNKNOWN_LINE: Final = b"PROXY UNKNOWN\r\n"
 _UNKNOWN: Final = ProxyHeader(1)
 # What a line may begin with; the part after the second space is judged on its own.
 _KEYWORDS: Final = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN ", b"PROXY UNKNOWN\r\n")
-_IPV4_CHARS: Final = b"0123456789."
 _IPV6_CHARS: Final = b"0123456789abcdefABCDEF:."
 
 _STREAM: Final = Transport.STREAM
