@@ -160,11 +160,16 @@ class Listeners:
         held.is_steered = bool(wanted)
         return ""
 
-    def stop_accepting(self, ids: Iterable[int]) -> None:
-        """Drop new SYNs; handshakes in flight complete."""
+    def stop_accepting(self, ids: Iterable[int]) -> str:
+        """Drop new SYNs; handshakes in flight complete. Says where the kernel refused it, or ""."""
+        problem = ""
         for held in self._tcp(ids):
             for one in held.sockets:
-                syn_filter.attach(one)
+                try:
+                    syn_filter.attach(one)
+                except OSError as error:
+                    problem = f"{held.plan.name}: {error.strerror}"
+        return problem
 
     def accept_again(self, ids: Iterable[int]) -> None:
         """Undo `stop_accepting`."""

@@ -139,7 +139,8 @@ class Retirement:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._due(gone, number, _ANSWER_S) - loop.time())
         left = self._left(gone, number)
-        self._listeners.stop_accepting(left)
+        if problem := self._listeners.stop_accepting(left):
+            self._log.warning("a port closes without dropping new SYNs first", reason=problem)
         for one in left.values():
             one.filtered_at = one.filtered_at or loop.time()
         await asyncio.sleep(self._filtered_until(left) - loop.time())

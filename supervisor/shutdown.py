@@ -75,7 +75,8 @@ class Shutdown:
                 worker.is_unwanted = True
                 worker.kill("proxyctl stops")  # it serves nothing yet
         ids = set(self._listeners.held)
-        self._listeners.stop_accepting(ids)
+        if problem := self._listeners.stop_accepting(ids):
+            self._log.warning("ports close without dropping new SYNs first", reason=problem)
         await self._sleep(handshake_s(self._listeners, ids), order.hurry)
         await self._retirement.accept_what_waits(ids, _ACCEPT_S)
         self._listeners.close(ids)

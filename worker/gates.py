@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from worker.connection_state import State
 from worker.gate import Gate
 from worker.limits import Limits
 
@@ -47,9 +48,9 @@ class Gates:
         assert self._generation is not None
         routes = self._generation.routes
         for conn in batch:
-            if conn.is_closed or conn.route is None:
-                continue
-            route = routes.get(conn.route.name)
+            if conn.is_closed or conn.state is State.PROXY_HEADER:
+                continue  # its client is not known yet: it will be asked like a new one
+            route = None if conn.route is None else routes.get(conn.route.name)
             for gate in (self.first, None if route is None else route.gate):
                 if gate is not None:
                     gate.take_over(conn, now)
