@@ -224,21 +224,18 @@ def test_refuses_once_it_is_final(site: Site, step: Step) -> None:
     with Case(site, step, "refuse") as case:
         assert site.reload().exit_code == 0
         restart = case.restart()
-        # One that had committed drains: nobody is cut off. One that had not cannot obey its Commit.
-        has_committed = step == "before_committed"
-        if has_committed:
-            site.running.wait_for_workers(
-                lambda workers: (
-                    sorted(one["state"] for one in workers)
-                    == ["draining", "ready", "ready", "ready"]
-                ),
-                "its successor is there, and it drains",
-            )
-            assert all(one.echoes() for one in case.long)
-            for one in case.long:
-                one.close()
-        case.long = [one for one in case.long if not has_committed]
-        case.end(case.before + 1, is_victim_lost=not has_committed)
+        # It drains, whether it had committed or not: nobody is cut off.
+        site.running.wait_for_workers(
+            lambda workers: (
+                sorted(one["state"] for one in workers) == ["draining", "ready", "ready", "ready"]
+            ),
+            "its successor is there, and it drains",
+        )
+        assert all(one.echoes() for one in case.long)
+        for one in case.long:
+            one.close()
+        case.long = []
+        case.end(case.before + 1, is_victim_lost=False)
     assert restart["kind"] == "outdated"
     assert "999999" in restart["reason"]
 
