@@ -4,7 +4,8 @@ One row per worker incarnation. A row is written by its worker alone and read by
 nothing needs a lock; when its worker is gone the supervisor sets the row's connections to 0, and
 its rates stay. Each place is a whole number of pages.
 
-    header   unsigned 64-bit: rows there is room for, rows used so far (the lowest are used first)
+    header   unsigned 64-bit: rows there is room for, rows used so far (the lowest are used first),
+             then for each row how often its worker took an entry for a key
     open     unsigned 32-bit, one cache line per row: connections open now
     tags     unsigned 64-bit, [bucket][row][way]: the key's hash, 0 where nothing is kept
     cells    unsigned 64-bit, [row][bucket][way]: epoch, total and open, in one number so
@@ -33,6 +34,8 @@ RING: Final = 16  # parts of a rate's period that are counted apart; one of them
 RING_CELLS: Final = RING + 1
 OPEN_STRIDE: Final = 16  # unsigned 32-bit numbers in a cache line
 MIN_ROWS: Final = 64
+
+HEADER_CELLS: Final = 2  # before those of the rows
 
 COUNT_BITS: Final = 20
 OPEN: Final = (1 << COUNT_BITS) - 1  # connections open now: the lowest bits of a cell
@@ -75,7 +78,7 @@ def layout(rows: int) -> Layout:
     """Where everything lies."""
     addresses = rows * ADDRESS_BUCKETS * WAYS
     routes = rows * ROUTE_BUCKETS * WAYS
-    open_ = PAGE_BYTES
+    open_ = _after(0, CELL_BYTES * (HEADER_CELLS + rows))
     address_tags = _after(open_, 4 * OPEN_STRIDE * rows)
     route_tags = _after(address_tags, addresses * WAY_BYTES)
     cells = _after(route_tags, routes * WAY_BYTES)

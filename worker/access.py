@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import TYPE_CHECKING, Final
 
+from shared.access_format import Entry, places_json
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.plan import AccessPlan
@@ -12,9 +13,11 @@ from worker.access_log import AccessLog
 from worker.refusals import Log
 
 if TYPE_CHECKING:
+    from worker.balancer import Endpoint
     from worker.connection import Address, Connection
     from worker.listener import Listener
 
+MOST_PLACES: Final = 1024  # then anew
 LINES_A_TICK: Final = 500  # about connections that go on; about 2 ms
 SWAP_S: Final = 0.2  # for a log that a reload ends to be written: traffic waits meanwhile
 CLOSE_S: Final = 1.0  # the same at the worker's end
@@ -35,6 +38,7 @@ class Access:
         self._round_at = 0.0  # the next look at connections that go on
         self._round: list[Connection] = []
         self._lines = self._dropped = 0  # of logs that are closed
+        self._places: dict[tuple[Listener, Endpoint | None], str] = {}
 
     def prepare(self, plan: AccessPlan | None) -> None:
         """Open the log of the next generation; WorkerBootError where that fails."""
@@ -56,6 +60,7 @@ class Access:
 
     def commit(self) -> None:
         """Write to the prepared log from now on."""
+        self._places.clear()  # listeners and endpoints of the generation that was
         if self._next_plan == self._plan:
             return
         old, self._log, self._next = self._log, self._next, None
@@ -93,32 +98,49 @@ class Access:
         """One line about a connection; ``end`` None: it goes on."""
         log = self._log
         assert log is not None
-        route, endpoint, up, listener = conn.route, conn.endpoint, conn.up, conn.listener
-        accepted, connected, peer = conn.accepted_at, conn.connected_at, conn.peer_address
-        if conn.header is None:
-            client = peer
-            destination = listener.fixed_destination or conn.destination
-        else:
-            client, destination = conn.client, conn.destination
-        has_answer = up is not None and up.received and conn.first_byte_at
-        entry = (
-            conn.number,
-            peer,
-            client,
-            destination,
-            listener.name,
-            None if route is None else route.name,
-            None if endpoint is None else endpoint.target.plan.name,
-            end,
-            conn.down.received,
-            0 if up is None else up.passed,
-            conn.header_at - accepted if conn.header_at else None,
-            None,
-            connected - conn.routed_at if connected else None,
-            conn.first_byte_at - connected if has_answer else None,
-            now - accepted,
+        ip, port = conn.peer_address
+        if (
+            not conn.first_byte_at
+            or conn.header is not None
+            or end is None
+            or conn.listener.fixed_destination is None
+            or ":" in ip
+            or not log.takes_usual
+        ):
+            log.write(now, _entry(conn, end, now))
+            return
+        # What nearly all are like; on the hot path of each connection.
+        up, connected = conn.up, conn.connected_at
+        assert up is not None  # its first byte came
+        places = self._places.get((conn.listener, conn.endpoint)) or self._remember(conn)
+        log.write(
+            now,
+            (
+                conn.number,
+                ip,
+                port,
+                ip,
+                port,
+                places,
+                end,
+                conn.down.received,
+                up.passed,
+                connected - conn.routed_at,
+                conn.first_byte_at - connected,
+                now - conn.accepted_at,
+            ),
         )
-        log.write(now, entry)
+
+    def _remember(self, conn: Connection) -> str:
+        """Where this connection went to, as text; an endpoint is of one route."""
+        route, endpoint, listener = conn.route, conn.endpoint, conn.listener
+        assert route is not None
+        assert endpoint is not None
+        if len(self._places) >= MOST_PLACES:
+            self._places.clear()
+        names = (conn.destination, listener.name, route.name, endpoint.target.plan.name)
+        text = self._places[listener, endpoint] = places_json(names)
+        return text
 
     def refused(self, number: int, listener: Listener, peer: Address, end: End, now: float) -> None:
         """One line about a connection that was closed at accept."""
@@ -154,3 +176,26 @@ class Access:
             log, self._log = self._log, None
             self.is_on = False
             self._retire(log, CLOSE_S)
+
+
+def _entry(conn: Connection, end: End | None, now: float) -> Entry:
+    """What a line is made of, whatever the connection has come to."""
+    route, endpoint, up = conn.route, conn.endpoint, conn.up
+    accepted, connected = conn.accepted_at, conn.connected_at
+    return (
+        conn.number,
+        conn.peer_address,
+        conn.client,
+        conn.destination,
+        conn.listener.name,
+        None if route is None else route.name,
+        None if endpoint is None else endpoint.target.plan.name,
+        end,
+        conn.down.received,
+        0 if up is None else up.passed,
+        conn.header_at - accepted if conn.header_at else None,
+        None,
+        connected - conn.routed_at if connected else None,
+        conn.first_byte_at - connected if conn.first_byte_at else None,
+        now - accepted,
+    )

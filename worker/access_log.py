@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from shared.access_format import Entry, line_maker
+from shared.access_format import Entry, Usual, line_maker, usual_json_lines
 from shared.plan import AccessPlan
 from worker.access_writer import TOO_SLOW, AccessWriter, Order
 
 Note: TypeAlias = Callable[[str, str, dict[str, str]], None]  # (level, message, fields)
 
+_USUAL: Final = 12  # values of a Usual
 LINES_AT_ONCE: Final = 32  # made in 50 us
 FLUSH_BYTES: Final = 49152  # with what one more round of lines adds, a write of 64 KiB at the most
 FLUSH_S: Final = 0.2
@@ -42,9 +43,11 @@ class AccessLog:
         """
         self.plan: Final = plan
         self._line: Final = line_maker(plan.format, id_prefix)
+        self._usual_line: Final = usual_json_lines(id_prefix)
+        self.takes_usual = plan.format == "json"
         self._note = note
         self._instants: list[float] = []  # of entries
-        self._entries: list[Entry] = []  # of lines that are not made yet
+        self._entries: list[Entry | Usual] = []  # of lines that are not made yet
         self._made: list[str] = []
         self._made_lines = 0
         self._made_size = 0  # in characters
@@ -79,8 +82,11 @@ class AccessLog:
             return self._refused + self._handed_lines - self._writer.written
         return self._refused + self._writer.lost
 
-    def write(self, now: float, entry: Entry) -> None:
-        """Add a line; ``now`` is the time of the loop's turn. Never waits, never raises."""
+    def write(self, now: float, entry: Entry | Usual) -> None:
+        """Add a line; ``now`` is the time of the loop's turn. Never waits, never raises.
+
+        A Usual only where ``takes_usual``.
+        """
         if self._is_full and not self._has_room():
             self._refused += 1
             return
@@ -129,7 +135,7 @@ class AccessLog:
         self._tell(now)
 
     def _make(self, now: float) -> None:
-        text = "".join(map(self._line, map(self._text_of, self._instants), self._entries))
+        text = "".join(map(self._text_of, self._instants, self._entries))
         self._made.append(text)
         self._made_size += len(text)
         self._made_lines += len(self._entries)
@@ -168,9 +174,13 @@ class AccessLog:
         """The wall clock may be set; at most a tick later the lines say so."""
         self._offset = time.time() - time.monotonic()
 
-    def _text_of(self, now: float) -> str:
-        if now == self._now:  # of one turn of the loop
-            return self._time
+    def _text_of(self, now: float, entry: Entry | Usual) -> str:
+        time_text = self._time if now == self._now else self._time_of(now)  # one turn of the loop
+        if len(entry) == _USUAL:
+            return self._usual_line(time_text, entry)  # type: ignore[arg-type] # told by its length
+        return self._line(time_text, entry)  # type: ignore[arg-type]
+
+    def _time_of(self, now: float) -> str:
         self._now = now
         wall = now + self._offset
         second = int(wall)

@@ -21,7 +21,7 @@ from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
 from worker.proxy_out import send_first
 from worker.reactor import ENDED, ERROR, READING
-from worker.relay import SIZE, FirstBytes, Side
+from worker.relay import SIZE, Side
 from worker.socket_options import probe_peer
 from worker.timer_wheel import NO_SLOT
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from shared.proxy_protocol import ProxyHeader
     from worker.balancer import Endpoint
     from worker.data_plane import DataPlane
+    from worker.gate import Gate
     from worker.generation import Route
     from worker.listener import Listener
 
@@ -56,6 +57,7 @@ class Connection:
     __slots__ = (
         "accepted_at",
         "active_at",
+        "admitted_by",
         "connected_at",
         "counted_in",
         "cut_at",
@@ -104,6 +106,7 @@ class Connection:
         self.slot = NO_SLOT  # of the timer wheel
         self.accepted_at = self.routed_at = self.active_at = now
         self.header_at = self.connected_at = self.first_byte_at = 0.0  # 0: it did not happen
+        self.admitted_by: Gate | None = None  # at accept, see `worker/door.py`
         self.counted_in: tuple[int, ...] = ()  # cells of limits, see `worker/limits.py`
         self.cut_at = NEVER  # drain deadline
         self.cut_reason = End.DRAIN_DEADLINE
@@ -172,10 +175,11 @@ class Connection:
         counts = route.counts
         counts.total += 1
         counts.active += 1
-        if route.gate is not None:
-            refusal = route.gate.admit(self, self.routed_at)
+        gate = route.gate
+        if gate is not self.admitted_by and gate is not None:
+            refusal = gate.admit(self, self.routed_at)
             if refusal:
-                self.end(ENDS[refusal], route.gate.why(refusal, self.client[0]))
+                self.end(ENDS[refusal], gate.why(refusal, self.client[0]))
                 return
         if route.is_removed:  # by a reload while its first bytes were awaited
             self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
@@ -220,6 +224,10 @@ class Connection:
         self.up = up = Side(self, sock, fd, wants_out=True)
         up.peer, down.peer = down, up
         plane.reactor.table[fd] = up
+        # Bytes will follow at once: the next account looks, and neither side needs to ask for it.
+        self.is_quiet = down.is_quiet = False
+        plane.touched.add(self)
+        up.is_quiet = plane.access.is_on  # whose first bytes have an instant
         if route.send_header is not None or self.pending:
             send_first(self, up, route.send_header(self) if route.send_header else b"", waiting)
         plane.cells[CELL_DIALLED] += 1  # the target has what belongs before the payload
@@ -228,11 +236,8 @@ class Connection:
         if self.state is not RELAYING and self.state is not HALF_CLOSED:
             return
         up.is_fast = not (up.outbox or up.is_reset)
-        access = plane.access
-        if access.is_on:
-            plane.reactor.table[fd] = FirstBytes(up)
-            if access.wants_connect:
-                access.line(self, None, self.connected_at)
+        if plane.access.wants_connect:
+            plane.access.line(self, None, self.connected_at)
         guard = self.guard
         down.is_fast = up.is_fast and not down.has_ended and guard is None
         # The dial's deadline still stands in the wheel; its slot works out the next one.
@@ -301,6 +306,12 @@ class Connection:
         if self.is_quiet:
             self.is_quiet = False
             self.plane.touched.add(self)
+
+    def rest(self) -> None:
+        """All that happened is accounted for."""
+        self.is_quiet = self.down.is_quiet = True
+        if self.up is not None:
+            self.up.is_quiet = True
 
     def come_back(self, side: Side) -> None:
         """Let ``side`` read on after the others of this batch."""

@@ -141,6 +141,7 @@ class DataPlane:
             raise WorkerBootError(f"commit of {generation}, but {new.number} is prepared")
         self._current, self._next = new, None
         self.access.commit()
+        self.gates.adopt(new, self.open, self.reactor.now)
         for plan in new.listeners.values():
             listener = self._listeners.get(plan.id)
             if listener is None:
@@ -149,9 +150,17 @@ class DataPlane:
                 for index in range(plan.sockets):
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
-            listener.adopt(plan, new.candidates[plan.id].ordered, new.endpoints.addresses)
+            listener.adopt(
+                plan,
+                new.candidates[plan.id].ordered,
+                new.endpoints.addresses,
+                self.gates.first,
+                self.limits,
+            )
+        for id_, listener in self._listeners.items():
+            if id_ not in new.listeners:
+                listener.door = None  # it asks the rules of its own time; those of now hold
         self._held.committed(generation)
-        self.gates.adopt(new, self.open, self.reactor.now)
         removed = set(old.routes) - set(new.routes) if old is not None else set()
         if old is not None and removed:
             self._remove(old, removed)
@@ -285,7 +294,7 @@ class DataPlane:
         """A connection has ended: count it where it belongs."""
         self.open.discard(conn)
         if self.gates.counts_open:
-            self.limits.open[self.limits.row] = len(self.open)
+            self.limits.open_here[0] = len(self.open)
         self.cells[CELL_ENDED] += 1
         route = conn.route
         ends = conn.listener.counts.refused if route is None else route.counts.ends
@@ -349,7 +358,7 @@ class DataPlane:
         touched, self.touched = self.touched, set()
         for conn in touched:
             if not conn.is_closed:
-                conn.is_quiet = True
+                conn.rest()
                 if account(conn, now):
                     conn.touch()
 

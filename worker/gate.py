@@ -31,6 +31,10 @@ _V6_NETWORK_BYTES: Final = 8
 MOST_REMEMBERED: Final = 4096  # clients; then anew
 
 
+# Cells of all rows, our own first; how many may be open (0: any number); and how often they come.
+Counted = tuple[tuple[int, ...], int, Rate | None]
+
+
 class Client:
     """What a gate knows of an address. Free to be forgotten at any time."""
 
@@ -134,6 +138,20 @@ class Gate:
             if cell >= 0:
                 conn.counted_in += (cell,)
         return 0
+
+    def counted_under(self, ip: str) -> list[Counted] | None:
+        """What a client that may come in is counted under; None: ask `enter` or `admit`."""
+        found: list[Counted] = []
+        if self.most and self.scope:
+            found.append((self._limits.routes.known(self._route), self.most, None))
+        if self.looks_at_address:
+            client = self._clients.get(ip) or self._meet(ip)
+            if client.is_blocked:
+                return None
+            if client.place is not None:
+                cells = self._addresses.known(client.place)
+                found.append((cells, self._most_per_ip, self._rate))
+        return found if all(cells for cells, _, _ in found) else None
 
     def take_over(self, conn: Connection, now: float) -> None:
         """Count a connection that was there before the limit was."""

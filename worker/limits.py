@@ -12,7 +12,8 @@ RING / (RING - 1) of it. An entry is free again when nothing is open under it an
 no sweep, and no memory for addresses that are gone.
 
 The hot path is `Table.enter`: a comparison of the bucket's tags with those that were seen last
-time, one number for each row that has the key, one number written.
+time, one number for each row that has the key, one number written. `worker/door.py` has a shorter
+one for a client that it has just seen.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from typing import Final
 
 from shared.limit_layout import (
     BUCKET_BYTES,
+    CELL_BYTES,
     COUNT_BITS,
     EPOCH,
     EPOCH_SHIFT,
+    HEADER_CELLS,
     ONE_MORE,
     OPEN,
     OPEN_STRIDE,
@@ -90,7 +93,7 @@ class Table:
         self._row_bytes = BUCKET_BYTES * where.rows
         self._first_cell = table.first_cell
         view = memoryview(memory)
-        self._header = view[:16].cast("Q")
+        self._header = view[: where.open].cast("Q")
         self._tags = view[table.tags :][: table.buckets * self._row_bytes].cast("q")
         self.cells = view[where.cells : where.rings].cast("Q")
         self._rings = view[where.rings : where.size].cast("I") if has_rates else None
@@ -104,6 +107,11 @@ class Table:
         if self._header[1] != place.rows or self._memory[place.bucket] != place.tags:
             self._look(place)
         return place.own
+
+    def known(self, place: Place) -> tuple[int, ...]:
+        """The cells that all rows have for the key, our own first; () where we have none."""
+        own = self.own(place)
+        return () if own < 0 else (own, *place.others)
 
     def enter(self, place: Place, most: int, rate: Rate | None, now: float) -> int:
         """Count a connection under a key if less than ``most`` (0: any number) are open.
@@ -186,6 +194,7 @@ class Table:
                 for place_ in range(cell * RING_CELLS, (cell + 1) * RING_CELLS):
                     self._rings[place_] = 0
             self._tags[own_tags + way] = place.key
+            self._header[HEADER_CELLS + self._row] += 1
             return cell
         return NOT_COUNTED
 
@@ -242,18 +251,38 @@ class Limits:
 
     def __init__(self, memory: mmap.mmap, row: int) -> None:
         view = memoryview(memory)
-        self._header = view[:16].cast("Q")
-        where = layout(self._header[0])
+        where = layout(view[:8].cast("Q")[0])
+        self._header = view[: where.open].cast("Q")
         self.addresses = Table(memory, where, where.addresses, row, has_rates=True)
         self.routes = Table(memory, where, where.routes, row, has_rates=False)
         self.cells = self.addresses.cells
         opens = view[where.open :][: 4 * OPEN_STRIDE * where.rows].cast("I")
         self.open = opens[::OPEN_STRIDE]  # connections, by row
         self.row = row
+        self.open_here = self.open[row : row + 1]
+        self._memory = memory
+        self._news_at = slice(0, 0)
+        self._news = b"nothing yet"
+        self.open_used = self.open[:0]  # of the rows in use, as of the last look
+        self.version = 0  # grows whenever some row has taken an entry since it was last asked
+
+    def look(self) -> int:
+        """``version`` of now: equal numbers say that every key is where it was."""
+        if self._memory[self._news_at] == self._news:
+            return self.version
+        rows = 0
+        while rows != self._header[1]:  # a row that is opened meanwhile must be looked at too
+            rows = self._header[1]
+            self._news_at = slice(CELL_BYTES, CELL_BYTES * (HEADER_CELLS + rows))
+            self._news = self._memory[self._news_at]
+        self.open_used = self.open[:rows]
+        self.version += 1
+        return self.version
 
     def open_everywhere(self) -> int:
         """Connections open in all workers."""
-        return sum(self.open[: self._header[1]])
+        self.look()
+        return sum(self.open_used)
 
     @property
     def not_counted(self) -> int:

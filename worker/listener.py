@@ -14,8 +14,10 @@ from shared.plan import ListenerPlan, ProxyPolicy
 from shared.route_order import Candidate
 from shared.stats import ListenerCounts
 from worker.connection import CELL_ACCEPTED, Address, Connection
+from worker.door import Door
+from worker.gate import Gate
 from worker.generation import Route
-from worker.limits import NOT_COUNTED
+from worker.limits import NOT_COUNTED, Limits
 from worker.reactor import IN
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Listener:
         self.plan = plan
         self.policy = Policy(plan.proxy, {})
         self.only_route: Route | None = None
+        self.door: Door | None = None
         self._candidates: list[tuple[Candidate, Route]] = []
         wildcard = plan.host in ("0.0.0.0", "::")
         self.fixed_destination: Address | None = None if wildcard else (plan.host, plan.port)
@@ -105,14 +108,21 @@ class Listener:
         plan: ListenerPlan,
         candidates: list[tuple[Candidate, Route]],
         addresses: Mapping[str, Sequence[str]],
+        first: Gate | None,
+        limits: Limits,
     ) -> None:
-        """Serve new connections by these routes and settings."""
+        """Serve new connections by these routes and settings. ``first``: the gate of everyone."""
         self.plan = plan
         self.policy = Policy(plan.proxy, addresses)
         self._candidates = candidates
-        first = candidates[0] if candidates else None
-        is_decided = first is not None and first[0].network is None and not first[1].needs_bytes
-        self.only_route = first[1] if first is not None and is_decided else None
+        best = candidates[0] if candidates else None
+        is_decided = best is not None and best[0].network is None and not best[1].needs_bytes
+        self.only_route = best[1] if best is not None and is_decided else None
+        self.door = None
+        if self.only_route is not None and not self.policy.reads_headers:
+            gate = self.only_route.gate
+            if gate is not None or (first is not None and first.looks_at_address):
+                self.door = Door(first, gate, limits)
 
     def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
         """Take new addresses of trusted names."""
@@ -208,7 +218,9 @@ class ListenSocket:
                 return False
             peer = address if family == AF_INET else plain_address(address)
             gate = plane.gates.first
-            if gate is not None:
+            door = listener.door
+            counted = None if door is None else door.enter(peer[0], plane.reactor.now)
+            if counted is None and gate is not None:
                 policy = listener.policy
                 if policy.reads_headers and policy.trusts(peer[0]):
                     cell = gate.enter_unknown()
@@ -222,11 +234,14 @@ class ListenSocket:
             conn = Connection(plane, listener, sock, fd, peer)
             open_ = plane.open
             open_.add(conn)
-            if gate is not None:
-                if cell >= 0:
-                    conn.counted_in = (cell,)
-                if gate.most:
-                    limits.open[limits.row] = len(open_)
+            if counted is not None:
+                assert door is not None
+                conn.counted_in = counted
+                conn.admitted_by = door.gate
+            elif gate is not None and cell >= 0:
+                conn.counted_in = (cell,)
+            if gate is not None and gate.most:
+                limits.open_here[0] = len(open_)
             plane.cells[CELL_ACCEPTED] += 1
             listener.counts.accepted += 1
             try:

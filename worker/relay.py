@@ -54,6 +54,7 @@ class Side:
         "full_reads",
         "has_ended",
         "is_fast",
+        "is_quiet",
         "is_reset",
         "is_shut",
         "outbox",
@@ -78,6 +79,7 @@ class Side:
         self.passed = 0  # of received: counted as sent to the peer
         self.full_reads = 0  # in a row; with a pipe: small moves in a row
         self.is_fast = False
+        self.is_quiet = True  # nothing was read since the last account
         self.has_ended = False  # FIN was read
         self.is_shut = False  # FIN was sent
         self.is_reset = False  # RST came; what was read before it is still delivered
@@ -111,8 +113,8 @@ class Side:
             self.end()
             return
         self.received += count
-        if self.conn.is_quiet:
-            self.conn.touch()
+        if self.is_quiet:
+            self.touch()
         peer = self.peer
         assert peer is not None
         if events & ENDED or count == SIZE:
@@ -203,8 +205,17 @@ class Side:
     def count(self, count: int) -> None:
         """Note payload bytes that were read."""
         self.received += count
-        if self.conn.is_quiet:
-            self.conn.touch()
+        if self.is_quiet:
+            self.touch()
+
+    def touch(self) -> None:
+        """The first bytes since the last account; perhaps the first of all."""
+        self.is_quiet = False
+        conn = self.conn
+        if not conn.first_byte_at and self is conn.up:
+            conn.first_byte_at = conn.plane.reactor.now
+        if conn.is_quiet:
+            conn.touch()
 
     def _give(self, peer: Side, count: int, flags: int) -> bool:
         """Write what was read to the peer; False when it is gone, or took only part."""
@@ -371,29 +382,3 @@ class Side:
         peer.pump()
         if self.peer is not None and not self.conn.is_closing:
             reset_waits(self.conn, peer)
-
-
-class FirstBytes:
-    """Stands in a target side's place until its first bytes, whose instant the access log wants.
-
-    So the hot path need not look whether they are still to come.
-    """
-
-    __slots__ = ("side",)
-
-    def __init__(self, side: Side) -> None:
-        self.side = side
-
-    @property
-    def conn(self) -> Connection:
-        """For the end of a connection that a bug has hit."""
-        return self.side.conn
-
-    def ready(self, events: int) -> None:
-        """Note the instant, step aside."""
-        side = self.side
-        if events != OUT:
-            reactor = side.conn.plane.reactor
-            side.conn.first_byte_at = reactor.now
-            reactor.table[side.fd] = side
-        side.ready(events)

@@ -22,14 +22,15 @@ MANY: Final = 1000
 def test_a_bug_ends_only_its_own_connection(missing: str, connect: float) -> None:
     """A handler that raises: one end as internal_error, a trace in the log, the neighbour goes on.
 
-    The bug is an attribute that one connection has lost.
+    The bug is an attribute that one connection, or its side, has lost.
     """
     with running(expects_bugs=True) as plane:
         target = plane.target()
         listener = plane.serve(target, timeouts=Timeouts(connect=connect))
         client, server = plane.connect(listener), target.accept()
         wait_until(lambda: plane.cells[1] == 1, "the dial")
-        plane.call(lambda: delattr(next(iter(plane.plane.open)), missing))
+        conn = next(iter(plane.plane.open))
+        plane.call(lambda: delattr(conn.down if hasattr(conn.down, missing) else conn, missing))
         neighbour = plane.connect(listener), target.accept()
         if connect > 1:
             client.sendall(b"x")
