@@ -2,10 +2,12 @@
 
     python -m loadtests.compare --rounds 5 --seconds 4
 
-Every proxy starts once and stays up, idle while another is measured. Each round gives each work
-to each proxy, in an order that rotates; one round before them is not counted. The exit status is
-1 when a floor is missed or anything failed. Another proxy can stand beside them:
-``--proxy NAME='COMMAND {port} {target_port}'``.
+One start of a proxy differs from the next by several percent (hash seed, place in memory). So each
+round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
+The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
+for half the time each, so that neither is always the earlier one. The exit status is 1 when a
+floor is missed, everything on costs too much, or anything failed. Another proxy can stand beside
+them: ``--proxy NAME='COMMAND {port} {target_port}'``.
 """
 
 from __future__ import annotations
@@ -30,18 +32,18 @@ from loadtests.figures import (
     markdown_table,
     number,
     overhead,
+    round_overheads,
     summarize,
     text_table,
 )
 from loadtests.machine import facts
 from loadtests.peers import (
     V2,
-    Subject,
     front_config,
     origin_config,
+    running,
     start_haproxy,
     start_nginx,
-    start_subject,
 )
 from loadtests.processes import (
     LoadTestError,
@@ -70,11 +72,11 @@ class Report(Struct, kw_only=True):
 
 
 class Field(Struct, kw_only=True):
-    """Everything that takes part: the works, the proxies, and where their clients connect."""
+    """Everything that takes part. Ports are taken once; each start of a proxy binds them again."""
 
     works: list[str]
     templates: dict[str, str | None]  # by proxy, in the order of the first round
-    subjects: dict[str, Subject]
+    forwards: dict[str, dict[str, tuple[int, int]]]  # by proxy and work: (port, target port)
     fronts: dict[str, int]  # by proxy: where the HAProxy in front takes its clients
 
 
@@ -90,12 +92,29 @@ def does(name: str, template: str | None, work: str) -> bool:
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
     """The names, beginning with another one in each round."""
-    shift = number % len(names)
+    shift = number % max(1, len(names))
     return [*names[shift:], *names[:shift]]
 
 
+def starts(names: Sequence[str], number: int, seconds: int) -> list[tuple[str, int]]:
+    """Who is started, one after another, for a work that ``names`` do, in a round from 1 on.
+
+    Each with its seconds of load. The two that show what everything together costs stand side by
+    side, twice each and for half the time each, and either is the outer one in every other round.
+    """
+    order = []
+    is_pair = EVERYTHING in names and OFF in names
+    for name in rotated([name for name in names if name != OFF or not is_pair], number - 1):
+        if name == EVERYTHING and is_pair:
+            pair = [EVERYTHING, OFF] if number % 2 else [OFF, EVERYTHING]
+            order += [(one, max(1, seconds // 2)) for one in (*pair, *reversed(pair))]
+        else:
+            order.append((name, seconds))
+    return order
+
+
 def start_field(space: Workspace, works: list[str], templates: dict[str, str | None]) -> Field:
-    """Start the origins, every proxy, and the HAProxy in front; nothing is measured yet."""
+    """Start the origins, and the HAProxy in front, which stay up; no proxy is started yet."""
     port, v2_port, bulk_port = space.port(), space.port(), space.port()
     start_nginx(space, "origin", origin_config(space.directory, port, v2_port), port)
     origins = {"connections": port, "messages": port, "bulk": bulk_port, V2: v2_port}
@@ -103,44 +122,42 @@ def start_field(space: Workspace, works: list[str], templates: dict[str, str | N
         command = [find_program("iperf3"), "--server", "--bind", "127.0.0.1"]
         iperf = space.start("iperf3", [*command, "--port", str(bulk_port)])
         wait_listening(iperf, bulk_port)
-    field = Field(works=works, templates=templates, subjects={}, fronts={})
-    for name, template in templates.items():
-        targets = {
-            work: target
+    forwards = {
+        name: {
+            work: (space.port(), target)
             for work, target in origins.items()
             if work in works and does(name, template, work)
         }
-        if targets:
-            field.subjects[name] = start_subject(space, name, targets, template, name)
+        for name, template in templates.items()
+    }
+    field = Field(works=works, templates=templates, forwards=forwards, fronts={})
     _start_front(space, field)
     return field
 
 
 def _start_front(space: Workspace, field: Field) -> None:
     forwards = {
-        name: (space.port(), subject.ports[V2])
-        for name, subject in field.subjects.items()
-        if V2 in subject.ports
+        name: (space.port(), forwards[V2][0])
+        for name, forwards in field.forwards.items()
+        if V2 in forwards
     }
     if not forwards:
         return
     field.fronts = {name: port for name, (port, _) in forwards.items()}
     first = next(iter(field.fronts.values()))
     start_haproxy(space, "front", front_config(forwards), first)
-    for name, port in field.fronts.items():
-        measure.check_address(field.subjects[name], port)
 
 
 def run_round(
     space: Workspace, field: Field, options: measure.Options, number: int
 ) -> list[Sample]:
-    """Give each work to each proxy once."""
+    """Give each work to each proxy, in starts of their own."""
     samples = []
     for work in field.works:
-        for name in rotated(list(field.templates), number - 1):
-            if not does(name, field.templates[name], work):
-                continue
-            sample = _measure(space, field, options, work, name, number)
+        names = [name for name, template in field.templates.items() if does(name, template, work)]
+        for name, seconds in starts(names, number, options.seconds):
+            its = msgspec.structs.replace(options, seconds=seconds)
+            sample = _measure(space, field, its, work, name, number)
             samples.append(sample)
             _say(sample)
     return samples
@@ -149,24 +166,29 @@ def run_round(
 def _measure(
     space: Workspace, field: Field, options: measure.Options, work: str, name: str, number: int
 ) -> Sample:
+    template = field.templates[name]
     if work == "memory":
-        return measure.memory(space, name, field.templates[name], options, number)
-    subject = field.subjects[name]
-    if work == V2:
-        return measure.proxy_v2(subject, field.fronts[name], options, number)
-    single = {
-        "connections": measure.connections,
-        "messages": measure.messages,
-        "bulk": measure.bulk,
-    }
-    return single[work](subject, options, number)
+        return measure.memory(space, name, template, options, number)
+    forwards = field.forwards[name]
+    if template is not None:  # one program for each work: the others would only stand by
+        forwards = {work: forwards[work]}
+    with running(space, name, forwards, template, name) as subject:
+        if work == V2:
+            measure.check_address(subject, field.fronts[name])
+            return measure.proxy_v2(subject, field.fronts[name], options, number)
+        single = {
+            "connections": measure.connections,
+            "messages": measure.messages,
+            "bulk": measure.bulk,
+        }
+        return single[work](subject, options, number)
 
 
 def _say(sample: Sample) -> None:
     trouble = f"  {sample.errors} errors: {sample.note}" if sample.errors else ""
-    lead = f"round {sample.round}" if sample.round else "warm-up"
     print(
-        f"{lead}  {sample.work:<12} {sample.proxy:<10} {number(sample.value):>10}{trouble}",
+        f"round {sample.round}  {sample.work:<12} {sample.proxy:<12}"
+        f" {number(sample.value):>10}{trouble}",
         file=sys.stderr,
         flush=True,
     )
@@ -181,13 +203,6 @@ def compare(
     samples: list[Sample] = []
     with Workspace("proxyctl-compare-") as space:
         field = start_field(space, works, templates)
-        warm_up = Field(
-            works=[work for work in works if work != "memory"],  # always fresh, nothing to warm
-            templates=templates,
-            subjects=field.subjects,
-            fronts=field.fronts,
-        )
-        run_round(space, warm_up, msgspec.structs.replace(options, seconds=1), 0)
         for number in range(1, rounds + 1):
             samples += run_round(space, field, options, number)
     summaries = [row for work in WORKS if work.name in works for row in summarize(work, samples)]
@@ -207,8 +222,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.compare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = ",".join(work.name for work in WORKS)
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
-    parser.add_argument("--seconds", type=int, default=4, help="of each load (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="of all works and proxies (5)")
+    parser.add_argument(
+        "--seconds", type=int, default=4, help="of load a work, proxy and round (4)"
+    )
     parser.add_argument("--work", default=names, help=f"which of {names}")
     parser.add_argument("--proxies", default=BUILT_IN, help=f"which of {BUILT_IN}")
     parser.add_argument(
@@ -216,7 +233,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=COMMAND",
-        help="one more, started per work; {port} and {target_port} are filled in",
+        help="one more; {port} and {target_port} are filled in",
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory for JSON and PNG")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
@@ -260,7 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for work in options.work:
         share = overhead(report.summaries, work)
         if share is not None:
-            print(f"{work}: every rule, limit and log together costs {share:.1%}")
+            rounds = round_overheads(report.samples, work)
+            print(
+                f"{work}: every rule, limit and log together costs {share:.1%}"
+                f" (by round {min(rounds):.1%} .. {max(rounds):.1%})"
+            )
     print(limit_cost.table(report.limits_us))
     for sentence in report.failures:
         print(f"FAIL {sentence}")

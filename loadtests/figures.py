@@ -69,7 +69,7 @@ WORKS: Final = (
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """One measurement of one proxy in one round. ``value`` is in the unit of its work."""
+    """One measurement of one start of a proxy. ``value`` is in the unit of its work."""
 
     work: str
     proxy: str
@@ -81,18 +81,18 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """All rounds of one proxy at one work. ``ratio`` compares medians with the better peer's."""
+    """All starts of one proxy at one work. ``ratio`` compares medians with the better peer's."""
 
     work: str
     proxy: str
-    rounds: int
+    starts: int
     median: float
     low: float
     high: float
     cpu_us: float | None
     errors: int
     ratio: float | None  # None: no peer did this work
-    round_ratios: list[float]  # the same within each round; shows how steady the machine was
+    round_ratios: list[float]  # of medians within each round; shows how steady the machine was
     passed: bool | None  # None: a peer, which has no floor
 
 
@@ -103,7 +103,7 @@ def summarize(work: Work, samples: Sequence[Sample]) -> list[Summary]:
     rows = {proxy: [sample for sample in mine if sample.proxy == proxy] for proxy in proxies}
     medians = {proxy: median(sample.value for sample in rows[proxy]) for proxy in proxies}
     best = better_peer(work, medians)
-    return [_summary(work, proxy, rows, medians, best) for proxy in proxies]
+    return [_summary(work, proxy, rows[proxy], best, by_round(mine)) for proxy in proxies]
 
 
 def better_peer(work: Work, values: dict[str, float]) -> float | None:
@@ -114,48 +114,48 @@ def better_peer(work: Work, values: dict[str, float]) -> float | None:
     return min(found) if work.lower_is_better else max(found)
 
 
+def by_round(samples: Sequence[Sample]) -> list[dict[str, float]]:
+    """Of each round, in order: by proxy, the median of its starts. All of one work."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for sample in samples:
+        found.setdefault(sample.round, {}).setdefault(sample.proxy, []).append(sample.value)
+    return [
+        {proxy: median(values) for proxy, values in found[number].items()}
+        for number in sorted(found)
+    ]
+
+
 def _summary(
     work: Work,
     proxy: str,
-    rows: dict[str, list[Sample]],
-    medians: dict[str, float],
+    samples: Sequence[Sample],
     best: float | None,
+    rounds: Sequence[dict[str, float]],
 ) -> Summary:
-    samples = rows[proxy]
+    values = [sample.value for sample in samples]
     costs = [sample.cpu_us for sample in samples if sample.cpu_us is not None]
     errors = sum(sample.errors for sample in samples)
-    ratio = medians[proxy] / best if best else None
+    ratio = median(values) / best if best else None
     passed = None
     if proxy not in PEERS:
         passed = reaches(work, ratio) and not errors
     return Summary(
         work=work.name,
         proxy=proxy,
-        rounds=len(samples),
-        median=medians[proxy],
-        low=min(sample.value for sample in samples),
-        high=max(sample.value for sample in samples),
+        starts=len(samples),
+        median=median(values),
+        low=min(values),
+        high=max(values),
         cpu_us=median(costs) if costs else None,
         errors=errors,
         ratio=ratio,
-        round_ratios=_round_ratios(work, proxy, rows),
+        round_ratios=[
+            one[proxy] / best_of_round
+            for one in rounds
+            if proxy in one and (best_of_round := better_peer(work, one))
+        ],
         passed=passed,
     )
-
-
-def _round_ratios(work: Work, proxy: str, rows: dict[str, list[Sample]]) -> list[float]:
-    ratios = []
-    for sample in rows[proxy]:
-        others = {
-            name: other.value
-            for name, row in rows.items()
-            for other in row
-            if other.round == sample.round
-        }
-        best = better_peer(work, others)
-        if best:
-            ratios.append(sample.value / best)
-    return ratios
 
 
 def reaches(work: Work, ratio: float | None) -> bool:
@@ -182,8 +182,20 @@ def failures(summaries: Sequence[Summary]) -> list[str]:
 
 
 def overhead(summaries: Sequence[Summary], work: str) -> float | None:
-    """What rules, limits and logs cost at a work, as a share of the rate without them."""
-    medians = {row.proxy: row.median for row in summaries if row.work == work}
+    """What rules, limits and logs cost at a work, as a share of the rate without them.
+
+    Of the medians over all starts; None where one of the two did not do the work.
+    """
+    return _share({row.proxy: row.median for row in summaries if row.work == work})
+
+
+def round_overheads(samples: Sequence[Sample], work: str) -> list[float]:
+    """The same within each round; shows how steady the verdict is."""
+    rounds = by_round([sample for sample in samples if sample.work == work])
+    return [share for one in rounds if (share := _share(one)) is not None]
+
+
+def _share(medians: dict[str, float]) -> float | None:
     if not medians.get(OFF) or EVERYTHING not in medians:
         return None
     return 1 - medians[EVERYTHING] / medians[OFF]

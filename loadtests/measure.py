@@ -1,4 +1,8 @@
-"""One measurement each: a load on a proxy, its figure, the CPU that the proxy used, errors."""
+"""One measurement each: a load on a proxy, its figure, the CPU that the proxy used, errors.
+
+Before each load comes a short one that warms up a proxy that has just been started. Its figure
+does not count, its errors do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from msgspec import Struct
 
 from loadtests.figures import Sample
 from loadtests.idle import IdleConnections
-from loadtests.peers import V2, Subject, start_subject
+from loadtests.peers import V2, Subject, running
 from loadtests.processes import (
     LoadTestError,
     Workspace,
@@ -27,13 +31,14 @@ from loadtests.tool_output import IperfRun, ToolError, WrkRun, parse_iperf, pars
 KEPT: Final = 64  # connections of wrk
 BULK_STREAMS: Final = 4
 IDLE: Final = 5000
+WARM_UP_S: Final = 1  # the least that wrk and iperf3 can do
 SETTLE_S: Final = 0.5  # for the last accept and the last timer before memory is read
 
-_Run = TypeVar("_Run", WrkRun, IperfRun)
+_Found = TypeVar("_Found", WrkRun, IperfRun)
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What every measurement needs: seconds of load, and idle connections."""
+    """What every measurement needs: seconds of load after the warm-up, and idle connections."""
 
     seconds: int
     idle: int = IDLE
@@ -56,27 +61,27 @@ def proxy_v2(subject: Subject, front_port: int, options: Options, number: int) -
 
 def _wrk(subject: Subject, work: str, port: int, options: Options, number: int) -> Sample:
     keep = work == "messages"
-    command = [find_program("wrk"), f"-t{2 if keep else 1}", f"-c{KEPT}", f"-d{options.seconds}s"]
+    command = [find_program("wrk"), f"-t{2 if keep else 1}", f"-c{KEPT}"]
     command += [] if keep else ["-H", "Connection: close"]
     command += [f"http://127.0.0.1:{port}/"]
 
-    def run() -> WrkRun:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=options.seconds + 30, check=False
-        )
+    def run(seconds: int) -> WrkRun:
+        done = _run([*command, f"-d{seconds}s"], seconds)
         return parse_wrk(done.stdout + done.stderr)
 
-    found, used, note = _with_cpu(subject, run)
-    if found is None:
+    runs, used, note = _with_cpu(subject, run, options.seconds)
+    if not runs:
         return Sample(work=work, proxy=subject.name, round=number, value=0, errors=1, note=note)
+    found = runs[-1]
+    failed = sum(one.errors for one in runs)
     return Sample(
         work=work,
         proxy=subject.name,
         round=number,
         value=found.per_s,
         cpu_us=used / max(found.requests, 1),
-        errors=found.errors + (found.requests == 0),
-        note="wrk reports failed requests" if found.errors else "",
+        errors=failed + sum(one.requests == 0 for one in runs),
+        note="wrk reports failed requests" if failed else "",
     )
 
 
@@ -84,50 +89,59 @@ def bulk(subject: Subject, options: Options, number: int) -> Sample:
     """Gbit/s that iperf3's server receives over 4 connections."""
     command = [find_program("iperf3"), "--client", "127.0.0.1", "--json"]
     command += ["--port", str(subject.ports["bulk"]), "--parallel", str(BULK_STREAMS)]
-    command += ["--time", str(options.seconds)]
 
-    def run() -> IperfRun:
+    def run(seconds: int) -> IperfRun:
         deadline = monotonic() + 10
         while True:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=options.seconds + 30, check=False
-            )
+            done = _run([*command, "--time", str(seconds)], seconds)
             try:
                 return parse_iperf(done.stdout)
             except ToolError as error:  # its server takes one test at a time, and tidies up late
                 if "busy" not in str(error) or monotonic() > deadline:
                     raise
 
-    found, used, note = _with_cpu(subject, run)
-    if found is None:
+    runs, used, note = _with_cpu(subject, run, options.seconds)
+    if not runs:
         return Sample(work="bulk", proxy=subject.name, round=number, value=0, errors=1, note=note)
+    found = runs[-1]
     return Sample(
         work="bulk",
         proxy=subject.name,
         round=number,
         value=found.bits_per_s / 1e9,
         cpu_us=used / max(found.mib, 1.0),
-        errors=int(found.received_bytes == 0),
+        errors=sum(one.received_bytes == 0 for one in runs),
     )
 
 
-def _with_cpu(subject: Subject, run: Callable[[], _Run]) -> tuple[_Run | None, float, str]:
-    """Run a load and count what the processes of ``subject`` used of the CPU, in microseconds.
+def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
+    """Run a load of so many seconds to its end."""
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
 
-    A process that ends or appears meanwhile is an error of that measurement.
+
+def _with_cpu(
+    subject: Subject, run: Callable[[int], _Found], seconds: int
+) -> tuple[list[_Found], float, str]:
+    """Warm up, run a load, and count what ``subject`` used of the CPU for it, in microseconds.
+
+    Returns both runs, or none and why. A process that ends or appears under load is an error of
+    that measurement.
     """
-    pids = [pid for root in subject.pids for pid in tree(root)]
     try:
+        warm_up = run(WARM_UP_S)
+        pids = [pid for root in subject.pids for pid in tree(root)]
         before = cpu_us(pids)
-        found = run()
+        found = run(seconds)
         used = cpu_us(pids) - before
     except (ToolError, subprocess.TimeoutExpired) as error:
-        return None, 0.0, str(error)
+        return [], 0.0, str(error)
     except (FileNotFoundError, ProcessLookupError) as error:
-        return None, 0.0, f"a process of {subject.name} ended under load ({error})"
+        return [], 0.0, f"a process of {subject.name} ended under load ({error})"
     if sorted(pids) != sorted(pid for root in subject.pids for pid in tree(root)):
-        return None, 0.0, f"the processes of {subject.name} changed under load"
-    return found, used, ""
+        return [], 0.0, f"the processes of {subject.name} changed under load"
+    return [warm_up, found], used, ""
 
 
 def memory(
@@ -138,26 +152,23 @@ def memory(
     A fresh one each time, so that no round reuses memory that another round left behind.
     """
     with IdleConnections() as idle:
-        targets = {"memory": idle.target_port}
-        subject = start_subject(space, name, targets, template, f"{name}-idle{number}")
-        try:
-            _let_pass(idle, SETTLE_S)
-            idle.drop()  # the start's own probe of the port may have come through
-            idle.ended = 0
-            before = pss_bytes([pid for root in subject.pids for pid in tree(root)])
-            idle.open(subject.ports["memory"], options.idle)
-            _let_pass(idle, SETTLE_S)
-            after = pss_bytes([pid for root in subject.pids for pid in tree(root)])
-            lost = options.idle - idle.established
-            if after <= before:
-                raise LoadTestError(f"{name}: memory did not grow, so it was not measured")
-        except LoadTestError as error:
-            return Sample(
-                work="memory", proxy=name, round=number, value=0, errors=1, note=str(error)
-            )
-        finally:
-            for part in subject.started:
-                space.stop(part)
+        forwards = {"memory": (space.port(), idle.target_port)}
+        with running(space, name, forwards, template, f"{name}-idle{number}") as subject:
+            try:
+                _let_pass(idle, SETTLE_S)
+                idle.drop()  # the start's own probe of the port may have come through
+                idle.ended = 0
+                before = pss_bytes([pid for root in subject.pids for pid in tree(root)])
+                idle.open(subject.ports["memory"], options.idle)
+                _let_pass(idle, SETTLE_S)
+                after = pss_bytes([pid for root in subject.pids for pid in tree(root)])
+                lost = options.idle - idle.established
+                if after <= before:
+                    raise LoadTestError(f"{name}: memory did not grow, so it was not measured")
+            except LoadTestError as error:
+                return Sample(
+                    work="memory", proxy=name, round=number, value=0, errors=1, note=str(error)
+                )
     return Sample(
         work="memory",
         proxy=name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,7 @@ V2: Final = "proxy_v2"  # the one work that needs PROXY headers
 
 
 class Subject(Struct, kw_only=True):
-    """One proxy under test: where it takes each work, and the programs that it consists of."""
+    """One start of a proxy: where it takes each work, and the programs that it consists of."""
 
     name: str
     ports: dict[str, int]  # by work
@@ -196,33 +198,49 @@ def _start_with(
     return start_proxyctl(space, label, path, 2)
 
 
-def start_subject(
-    space: Workspace, name: str, targets: dict[str, int], template: str | None, label: str
-) -> Subject:
-    """Start one proxy that forwards every work of ``targets`` to its port there.
+@contextmanager
+def running(
+    space: Workspace,
+    name: str,
+    forwards: dict[str, tuple[int, int]],
+    template: str | None,
+    label: str,
+) -> Iterator[Subject]:
+    """A proxy, started anew and stopped at the end. ``forwards``: work to (port, target port).
 
     ``template``: the command of an unknown proxy with {port} and {target_port}; it is started
     once per work. ``label`` keeps files of several instances apart.
     """
-    forwards = {work: (space.port(), target) for work, target in targets.items()}
     subject = Subject(name=name, ports={work: port for work, (port, _) in forwards.items()})
-    plain = next((port for work, (port, _) in forwards.items() if work != V2), 0)
-    if template is not None:
-        for work, (port, target) in forwards.items():
-            command = [word.format(port=port, target_port=target) for word in shlex.split(template)]
-            part = space.start(f"{label}-{work}", command)
-            wait_listening(part, port)
-            subject.started.append(part)
-    elif name == "haproxy":
-        first = plain or next(iter(subject.ports.values()))
-        subject.started.append(start_haproxy(space, label, haproxy_config(forwards), first))
-    elif name == "nginx":
+    try:
+        if template is None:
+            subject.started.append(_start_known(space, name, forwards, label))
+        else:
+            for work, (port, target) in forwards.items():
+                words = [
+                    word.format(port=port, target_port=target) for word in shlex.split(template)
+                ]
+                part = space.start(f"{label}-{work}", words)
+                subject.started.append(part)
+                wait_listening(part, port)
+        yield subject
+    finally:
+        for part in subject.started:
+            space.stop(part)
+
+
+def _start_known(
+    space: Workspace, name: str, forwards: dict[str, tuple[int, int]], label: str
+) -> Started:
+    plain = [port for work, (port, _) in forwards.items() if work != V2]
+    first = plain[0] if plain else forwards[V2][0]
+    if name == "haproxy":
+        return start_haproxy(space, label, haproxy_config(forwards), first)
+    if name == "nginx":
         config = nginx_stream_config(space.directory, label, forwards)
-        subject.started.append(start_nginx(space, label, config, plain))
-    elif name == EVERYTHING:
-        subject.started.append(_start_with(space, label, forwards, space.directory))
-    elif name == OFF:
-        subject.started.append(_start_with(space, label, forwards, None))
-    else:
-        raise LoadTestError(f"no proxy called {name} (haproxy, nginx, proxyctl, or NAME=COMMAND)")
-    return subject
+        return start_nginx(space, label, config, first)
+    if name == EVERYTHING:
+        return _start_with(space, label, forwards, space.directory)
+    if name == OFF:
+        return _start_with(space, label, forwards, None)
+    raise LoadTestError(f"no proxy called {name} (haproxy, nginx, proxyctl, or NAME=COMMAND)")

@@ -18,7 +18,7 @@ OTHER: Final = "#9d755d"
 
 
 def plot_comparison(summaries: Sequence[Summary], machine: dict[str, str], path: Path) -> None:
-    """One panel per work: medians as bars, lowest to highest round as a line, the floor dashed."""
+    """One panel per work: medians as bars, lowest to highest start as a line, the floor dashed."""
     works = [work for work in WORKS if any(row.work == work.name for row in summaries)]
     figure = Figure(figsize=(3.2 * len(works) + 0.6, 4.2), layout="constrained")
     panels = figure.subplots(1, len(works), squeeze=False)[0]

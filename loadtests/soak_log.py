@@ -7,7 +7,6 @@ long run costs the reader a megabyte and not a gigabyte.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -16,6 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
+from loadtests.soak_thread import Looking
 from loadtests.soak_verdict import REPORTED_S, Killed
 from loadtests.soak_wire import CONNECTIONS, Account, Numbers, parse_id, union, without
 
@@ -56,28 +56,20 @@ class _File:
         self.rotated_at = float("inf")
 
 
-class LogReader:
+class LogReader(Looking):
     """A thread that reads all that is written."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__("access log", READ_S)
         self.path = path
-        self.wrong: list[str] = []
         self._sums = LogSums()
         self._numbers: dict[int, Numbers] = {}
         self._files: list[_File] = []
         self._decode = msgspec.json.Decoder(Line).decode
-        self._lock = threading.Lock()
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """No more."""
-        self._is_over.set()
-        self._thread.join()
+        """Read no more, and close the files."""
+        super().stop()
         for file in self._files:
             os.close(file.fd)
         self._files.clear()
@@ -105,16 +97,12 @@ class LogReader:
             ids = {one: bytes(found.bits) for one, found in self._numbers.items()}
             return msgspec.structs.replace(self._sums, ends=dict(self._sums.ends), ids=ids)
 
-    def _run(self) -> None:
-        while not self._is_over.wait(READ_S):
-            try:
-                with self._lock:
-                    self._open()
-                    for file in self._files:
-                        self._drain(file)
-            except Exception as error:
-                self.wrong.append(f"access log: {type(error).__name__}: {error}")
-                return
+    def look(self) -> None:
+        """Read what has come."""
+        with self._lock:
+            self._open()
+            for file in self._files:
+                self._drain(file)
 
     def _open(self) -> None:
         """The file of now, once it is there."""

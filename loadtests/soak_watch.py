@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final
@@ -12,6 +11,7 @@ from msgspec import Struct
 from loadtests.soak_memory import SAMPLE_S as MEMORY_S
 from loadtests.soak_memory import Memory
 from loadtests.soak_proxy import Proxy
+from loadtests.soak_thread import Looking
 
 SAMPLE_S: Final = 0.5
 _GAUGES: Final = frozenset({"active", "draining", "connections", "is_up"})
@@ -32,30 +32,18 @@ class Restart(Struct, frozen=True, kw_only=True):
     ended: int | None = None
 
 
-class Watch:
+class Watch(Looking):
     """A thread that samples `status`. ``restarts`` are in the order of their ends."""
 
     def __init__(self, proxy: Proxy) -> None:
+        super().__init__("status", SAMPLE_S)
         self.restarts: list[Restart] = []
-        self.wrong: list[str] = []
         self.samples = 0
         self.memory = Memory()
         self._memory_at = 0.0
         self._proxy = proxy
         self._last: dict[str, float] = {}
         self._seen: set[tuple[int, int, float]] = set()
-        self._is_over = threading.Event()
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin to sample."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No more samples."""
-        self._is_over.set()
-        self._thread.join()
 
     def sample(self) -> dict[str, Any]:
         """``data`` of `status`, compared with what the last one said."""
@@ -81,16 +69,12 @@ class Watch:
                 self.wrong.append(f"counter {name} went from {before} to {now}")
         self._last = found
 
-    def _run(self) -> None:
-        while not self._is_over.wait(SAMPLE_S):
-            try:
-                self.sample()
-                if monotonic() >= self._memory_at:
-                    self._memory_at = monotonic() + MEMORY_S
-                    self.memory.add(monotonic(), self._proxy.figures())
-            except Exception as error:
-                self.wrong.append(f"status: {type(error).__name__}: {error}")
-                return
+    def look(self) -> None:
+        """A sample, and once in a while one of memory."""
+        self.sample()
+        if monotonic() >= self._memory_at:
+            self._memory_at = monotonic() + MEMORY_S
+            self.memory.add(monotonic(), self._proxy.figures())
 
 
 def counters(prefix: str, data: dict[str, Any]) -> Iterator[tuple[str, float]]:

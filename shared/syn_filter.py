@@ -8,12 +8,10 @@ after one second, and finds the port closed or served again by then.
 from __future__ import annotations
 
 import _socket
-import ctypes
-import errno
 import ipaddress
-import socket
-import struct
 from typing import Final
+
+from shared import socket_filter
 
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 SO_DETACH_FILTER: Final = 27
@@ -26,9 +24,8 @@ _FLAGS_OFFSET: Final = 13  # of the flags in a TCP header; the filter's data beg
 _SYN: Final = 0x02
 _SYN_OR_ACK: Final = 0x12
 
-_PROGRAM: Final = b"".join(
-    struct.pack("=HBBI", code, if_true, if_false, value)
-    for code, if_true, if_false, value in (
+_PROGRAM: Final = socket_filter.encode(
+    (
         (0x30, 0, 0, _FLAGS_OFFSET),  # A = flags
         (0x54, 0, 0, _SYN_OR_ACK),  # A &= SYN|ACK
         (0x15, 0, 1, _SYN),  # if A == SYN
@@ -40,18 +37,12 @@ _PROGRAM: Final = b"".join(
 
 def attach(listener: _socket.socket) -> None:
     """Drop new SYNs on this TCP listener from now on; every holder of the socket is concerned."""
-    buffer = ctypes.create_string_buffer(_PROGRAM, len(_PROGRAM))
-    program = struct.pack("HP", len(_PROGRAM) // 8, ctypes.addressof(buffer))
-    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    socket_filter.attach(listener, SO_ATTACH_FILTER, _PROGRAM)
 
 
 def detach(listener: _socket.socket) -> None:
     """Let SYNs in again; nothing where there is no filter."""
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
+    socket_filter.detach(listener, SO_DETACH_FILTER)
 
 
 def handshake_s(host: str) -> float:

@@ -13,12 +13,13 @@ of them is closed alone.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from collections.abc import Sequence
 from typing import Final
+
+from shared import socket_filter
+from shared.socket_filter import Instruction
 
 SO_ATTACH_REUSEPORT_CBPF: Final = 51  # asm-generic/socket.h
 SO_DETACH_REUSEPORT_BPF: Final = 68
@@ -35,12 +36,12 @@ _INSTRUCTIONS_MAX: Final = 4096  # BPF_MAXINSNS of linux/bpf_common.h
 
 def program(indexes: Sequence[int]) -> bytes:
     """Instructions that return one of ``indexes`` (at least one) at random, all as likely."""
-    lines: list[tuple[int, int, int, int]] = []
+    lines: list[Instruction] = []
     if list(indexes) == list(range(len(indexes))):
-        return _encoded([*_random(len(indexes)), (_RETURN_A, 0, 0, 0)])
+        return socket_filter.encode([*_random(len(indexes)), (_RETURN_A, 0, 0, 0)])
     for number, index in enumerate(indexes[:-1]):
         lines += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, index)]
-    return _encoded([*_random(len(indexes)), *lines, (_RETURN, 0, 0, indexes[-1])])
+    return socket_filter.encode([*_random(len(indexes)), *lines, (_RETURN, 0, 0, indexes[-1])])
 
 
 def attach(one: socket.socket, indexes: Sequence[int]) -> None:
@@ -49,26 +50,16 @@ def attach(one: socket.socket, indexes: Sequence[int]) -> None:
     OSError where the kernel refuses.
     """
     instructions = program(indexes)
-    if len(instructions) // 8 > _INSTRUCTIONS_MAX:
+    if socket_filter.length(instructions) > _INSTRUCTIONS_MAX:
         raise OSError(errno.E2BIG, "too many workers for one program")
-    buffer = ctypes.create_string_buffer(instructions, len(instructions))
-    filter_program = struct.pack("HP", len(instructions) // 8, ctypes.addressof(buffer))
-    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, filter_program)
+    socket_filter.attach(one, SO_ATTACH_REUSEPORT_CBPF, instructions)
 
 
 def detach(one: socket.socket) -> None:
     """Let the kernel share out by its own hash again; nothing where there is no program."""
-    try:
-        one.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
+    socket_filter.detach(one, SO_DETACH_REUSEPORT_BPF)
 
 
-def _random(choices: int) -> list[tuple[int, int, int, int]]:
+def _random(choices: int) -> list[Instruction]:
     """A = a random number below ``choices``."""
     return [(_LOAD, 0, 0, _SKF_AD_RANDOM), (_MODULO, 0, 0, choices)]
-
-
-def _encoded(lines: list[tuple[int, int, int, int]]) -> bytes:
-    return b"".join(struct.pack("=HBBI", *line) for line in lines)

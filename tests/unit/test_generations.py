@@ -98,6 +98,18 @@ class Site:
         """It does what it was told."""
         self.generations.has_committed(self.workers[incarnation], number, kept, draining)
 
+    def follow(self, incarnation: int, number: int) -> None:
+        """It prepares a generation and commits it, without delay."""
+        self.generations.prepared(self.workers[incarnation], number)
+        self.commit(incarnation, number)
+
+    async def reload_past_the_second(self) -> None:
+        """Generation 2, while worker 2 is silent."""
+        task = await self.reload(2)
+        self.fall_silent(2)
+        self.follow(1, 2)
+        await task
+
 
 def whole(number: int) -> list[tuple[str, int]]:
     """All messages that carry a generation of such a plan."""
@@ -146,11 +158,7 @@ def test_a_worker_that_slept_through_catches_up(run: Run) -> None:
     """It is behind until it has committed what it was once asked to prepare."""
 
     async def scenario(site: Site) -> None:
-        task = await site.reload(2)
-        site.fall_silent(2)
-        site.generations.prepared(site.workers[1], 2)
-        site.commit(1, 2)
-        await task
+        await site.reload_past_the_second()
         assert site.queue.take(2) == whole(2)
         assert site.workers[2].is_behind
         site.fall_silent(2, False)
@@ -172,8 +180,7 @@ def test_late_words_of_an_older_generation_lead_to_the_newest(run: Run) -> None:
             task = await site.reload(number)
             if number == 2:
                 site.fall_silent(2)
-            site.generations.prepared(site.workers[1], number)
-            site.commit(1, number)
+            site.follow(1, number)
             await task
         assert site.queue.take(2) == whole(2)  # a silent one is sent nothing more
         site.fall_silent(2, False)
@@ -192,8 +199,7 @@ def test_a_full_queue_is_told_anew(run: Run) -> None:
     async def scenario(site: Site) -> None:
         site.queue.full_for = {2}
         task = await site.reload(2)
-        site.generations.prepared(site.workers[1], 2)
-        site.commit(1, 2)
+        site.follow(1, 2)
         await task
         assert site.workers[2].is_silent
         site.queue.full_for = set()
@@ -211,8 +217,7 @@ def test_a_commit_that_was_dropped_is_made_up_for(run: Run) -> None:
         site.generations.prepared(site.workers[2], 2)
         site.queue.take(2)
         site.queue.full_for = {2}
-        site.generations.prepared(site.workers[1], 2)
-        site.commit(1, 2)
+        site.follow(1, 2)
         await task
         site.queue.full_for = set()
         site.fall_silent(2, False)
@@ -242,11 +247,7 @@ def test_who_cannot_follow_what_is_committed_is_replaced(run: Run) -> None:
     """Its refusal comes too late to be a veto, and later generations do not ask it."""
 
     async def scenario(site: Site) -> None:
-        task = await site.reload(2)
-        site.fall_silent(2)
-        site.generations.prepared(site.workers[1], 2)
-        site.commit(1, 2)
-        await task
+        await site.reload_past_the_second()
         site.fall_silent(2, False)
         site.generations.refused(site.workers[2], 2, "cannot")
         assert site.replaced == [(2, "cannot follow generation 2")]
@@ -269,8 +270,7 @@ def test_who_could_not_obey_a_commit_is_replaced(run: Run) -> None:
         task = await site.reload(2)
         site.generations.refused(site.workers[2], 1, "nothing is prepared", is_final=True)
         assert site.replaced == [(2, "cannot follow generation 1")]
-        site.generations.prepared(site.workers[1], 2)
-        site.commit(1, 2)
+        site.follow(1, 2)
         await task
         assert site.workers[2].is_outdated
         assert site.queue.take(2) == whole(2)

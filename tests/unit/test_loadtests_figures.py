@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.compare import does, main, rotated
+from loadtests.compare import does, main, rotated, starts
 from loadtests.figures import (
+    EVERYTHING,
+    OFF,
+    OVERHEAD,
     WORKS,
     Sample,
     Summary,
     Work,
     better_peer,
+    by_round,
     failures,
     markdown_table,
+    overhead,
     reaches,
+    round_overheads,
     summarize,
     text_table,
 )
@@ -22,7 +28,7 @@ BY_NAME = {work.name: work for work in WORKS}
 
 
 def samples(work: str, values: dict[str, list[float]], errors: int = 0) -> list[Sample]:
-    """One sample per proxy and round; ``errors`` goes to proxyctl's first."""
+    """One start per proxy and round; ``errors`` goes to proxyctl's first."""
     return [
         Sample(
             work=work,
@@ -50,11 +56,65 @@ def test_ratio_is_of_medians_to_the_better_peer() -> None:
         "proxyctl": [99.0, 1.0, 104.5],
     }
     row = summary_of(summarize(BY_NAME["connections"], samples("connections", values)), "proxyctl")
-    assert (row.median, row.low, row.high, row.rounds) == (99.0, 1.0, 104.5, 3)
+    assert (row.median, row.low, row.high, row.starts) == (99.0, 1.0, 104.5, 3)
     assert row.ratio == pytest.approx(99.0 / 110.0)
     assert row.round_ratios == pytest.approx([0.99, 0.005, 104.5 / 5000])
     assert row.cpu_us == 20.0
     assert row.passed is True
+
+
+def several_starts(work: str, rounds: list[dict[str, list[float]]]) -> list[Sample]:
+    """Samples of proxies that are started more than once in a round."""
+    return [
+        Sample(work=work, proxy=proxy, round=number, value=value)
+        for number, row in enumerate(rounds, 1)
+        for proxy, values in row.items()
+        for value in values
+    ]
+
+
+def test_all_starts_count_and_each_round_has_one_ratio() -> None:
+    """The median is over every start; within a round the median of its starts is compared."""
+    found = several_starts(
+        "connections",
+        [
+            {"haproxy": [100.0], "proxyctl": [80.0, 90.0]},
+            {"haproxy": [110.0], "proxyctl": [99.0, 121.0]},
+        ],
+    )
+    assert by_round(found) == [
+        {"haproxy": 100.0, "proxyctl": 85.0},
+        {"haproxy": 110.0, "proxyctl": 110.0},
+    ]
+    row = summary_of(summarize(BY_NAME["connections"], found), "proxyctl")
+    assert (row.starts, row.median) == (4, 94.5)
+    assert row.ratio == pytest.approx(94.5 / 105.0)
+    assert row.round_ratios == pytest.approx([0.85, 1.0])
+
+
+def test_overhead_is_of_medians_over_all_starts() -> None:
+    """One wild start does not decide; each round is told too; and the bound itself is enough."""
+    rounds = [
+        {EVERYTHING: [93.0, 91.0], OFF: [100.0, 100.0]},
+        {EVERYTHING: [92.0, 20.0], OFF: [100.0, 100.0]},
+        {EVERYTHING: [92.0, 93.0], OFF: [100.0, 300.0]},
+    ]
+    found = several_starts("connections", rounds)
+    rows = summarize(BY_NAME["connections"], found)
+    share = overhead(rows, "connections")
+    assert share == pytest.approx(OVERHEAD) == pytest.approx(0.08)
+    assert round_overheads(found, "connections") == pytest.approx([0.08, 0.44, 0.5375])
+    assert overhead(rows, "messages") is None
+    assert round_overheads(found, "messages") == []
+
+
+@pytest.mark.parametrize(("value", "is_missed"), [(92.1, False), (91.9, True)])
+def test_overhead_above_its_bound_fails_the_run(value: float, is_missed: bool) -> None:
+    """The sentence gives the share and the bound."""
+    found = several_starts("messages", [{EVERYTHING: [value, value], OFF: [100.0, 100.0]}])
+    sentences = failures(summarize(BY_NAME["messages"], found))
+    missed = ["messages: everything on costs 8.1%, must be at most 8%"]
+    assert sentences == (missed if is_missed else [])
 
 
 def test_memory_compares_with_the_smaller_peer() -> None:
@@ -142,6 +202,23 @@ def test_order_rotates_so_that_each_proxy_is_first_once() -> None:
     orders = [rotated(names, number) for number in range(3)]
     assert all(sorted(order) == names for order in orders)
     assert all(sorted(column) == names for column in zip(*orders, strict=True))
+
+
+def test_the_pair_is_started_in_turns() -> None:
+    """Both stand twice and side by side, for half the time, and none is always the outer one."""
+    names = ["haproxy", "nginx", EVERYTHING, OFF]
+    a, b = (EVERYTHING, 2), (OFF, 2)
+    assert starts(names, 1, 4) == [("haproxy", 4), ("nginx", 4), a, b, b, a]
+    assert starts(names, 2, 4) == [("nginx", 4), b, a, a, b, ("haproxy", 4)]
+    assert starts(names, 3, 4) == [a, b, b, a, ("haproxy", 4), ("nginx", 4)]
+    assert {seconds for _, seconds in starts(names, 1, 1)} == {1}
+
+
+def test_without_its_pair_a_proxy_is_started_once() -> None:
+    """Then there is no difference to show; a work that nobody does starts nobody."""
+    assert starts(["haproxy", EVERYTHING], 1, 4) == [("haproxy", 4), (EVERYTHING, 4)]
+    assert starts([OFF], 2, 4) == [(OFF, 4)]
+    assert starts([], 1, 4) == []
 
 
 def test_nginx_and_unknown_commands_are_left_out_of_proxy_v2() -> None:
