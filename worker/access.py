@@ -9,7 +9,7 @@ from shared.access_format import Entry, places_json
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.plan import AccessPlan
-from worker.access_log import AccessLog
+from worker.access_log import LINES_AT_ONCE, AccessLog
 from worker.refusals import Log
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Access:
             or conn.listener.fixed_destination is None
             or ":" in ip
             or not log.takes_usual
+            or log.is_full
         ):
             log.write(now, _entry(conn, end, now))
             return
@@ -113,9 +114,12 @@ class Access:
         up, connected = conn.up, conn.connected_at
         assert up is not None  # its first byte came
         places = self._places.get((conn.listener, conn.endpoint)) or self._remember(conn)
-        log.write(
-            now,
+        if now != log.now:
+            log.look_at_clock(now)
+        entries = log.entries
+        entries.append(
             (
+                log.time,
                 conn.number,
                 ip,
                 port,
@@ -128,8 +132,10 @@ class Access:
                 connected - conn.routed_at,
                 conn.first_byte_at - connected,
                 now - conn.accepted_at,
-            ),
+            )
         )
+        if len(entries) >= LINES_AT_ONCE:
+            log.make(now)
 
     def _remember(self, conn: Connection) -> str:
         """Where this connection went to, as text; an endpoint is of one route."""

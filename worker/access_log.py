@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from shared.access_format import Entry, Usual, line_maker, usual_json_lines
+from shared.access_format import Entry, Usual, line_maker, usual_json_pattern
 from shared.plan import AccessPlan
 from worker.access_writer import TOO_SLOW, AccessWriter, Order
 
 Note: TypeAlias = Callable[[str, str, dict[str, str]], None]  # (level, message, fields)
 
-_USUAL: Final = 12  # values of a Usual
+_USUAL: Final = 13  # values of a Usual
 LINES_AT_ONCE: Final = 32  # made in 50 us
 FLUSH_BYTES: Final = 49152  # with what one more round of lines adds, a write of 64 KiB at the most
 FLUSH_S: Final = 0.2
@@ -43,11 +43,13 @@ class AccessLog:
         """
         self.plan: Final = plan
         self._line: Final = line_maker(plan.format, id_prefix)
-        self._usual_line: Final = usual_json_lines(id_prefix)
+        self._usual: Final = usual_json_pattern(id_prefix)
         self.takes_usual = plan.format == "json"
         self._note = note
-        self._instants: list[float] = []  # of entries
-        self._entries: list[Entry | Usual] = []  # of lines that are not made yet
+        #: Lines that are not made yet. On the hot path of each connection a Usual is added without
+        #: `write`: where ``takes_usual``, unless ``is_full``, with the ``time`` of ``now``; then
+        #: `make` at LINES_AT_ONCE.
+        self.entries: list[Usual | tuple[str, Entry]] = []
         self._made: list[str] = []
         self._made_lines = 0
         self._made_size = 0  # in characters
@@ -55,13 +57,13 @@ class AccessLog:
         self._handed_lines = 0
         self._handed_at = time.monotonic()
         self._refused = 0  # lines for which the buffer had no room
-        self._is_full = False
+        self.is_full = False
         self._is_closed = False
         self._is_given_up = False  # the thread hangs; what it was given counts as dropped
-        self._now = -1.0
+        self.now = -1.0  # of ``time``
         self._second = -1
         self._date = ""
-        self._time = ""
+        self.time = ""
         self._noted_dropped = 0
         self._noted_refused = 0
         self._noted_lines = 0
@@ -82,24 +84,21 @@ class AccessLog:
             return self._refused + self._handed_lines - self._writer.written
         return self._refused + self._writer.lost
 
-    def write(self, now: float, entry: Entry | Usual) -> None:
-        """Add a line; ``now`` is the time of the loop's turn. Never waits, never raises.
-
-        A Usual only where ``takes_usual``.
-        """
-        if self._is_full and not self._has_room():
+    def write(self, now: float, entry: Entry) -> None:
+        """Add a line; ``now`` is the time of the loop's turn. Never waits, never raises."""
+        if self.is_full and not self._has_room():
             self._refused += 1
             return
-        self._instants.append(now)
-        entries = self._entries
-        entries.append(entry)
-        if len(entries) >= LINES_AT_ONCE:
-            self._make(now)
+        if now != self.now:
+            self.look_at_clock(now)
+        self.entries.append((self.time, entry))
+        if len(self.entries) >= LINES_AT_ONCE:
+            self.make(now)
 
     def tick(self, now: float) -> None:
         """To be called every 0.1 s: hands over what has waited FLUSH_S, tells of trouble."""
         self._set_offset()
-        if not self._entries and not self._made:
+        if not self.entries and not self._made:
             self._handed_at = now
         elif now - self._handed_at >= FLUSH_S - _SLACK_S:
             self._hand_over(now)
@@ -128,26 +127,29 @@ class AccessLog:
             return
         now = time.monotonic()
         self._hand_over(now)
-        self._is_closed = self._is_full = True
+        self._is_closed = self.is_full = True
         # The thread gives up a little earlier than we do, so that it can still count.
         self._writer.order(Order(now + 0.8 * timeout_s, is_last=True))
         self._is_given_up = not self._writer.join(timeout_s)
         self._tell(now)
 
-    def _make(self, now: float) -> None:
-        text = "".join(map(self._text_of, self._instants, self._entries))
+    def make(self, now: float) -> None:
+        """Make the lines of all entries."""
+        usual, line = self._usual, self._line
+        text = "".join(
+            [usual % entry if len(entry) == _USUAL else line(*entry) for entry in self.entries]
+        )
         self._made.append(text)
         self._made_size += len(text)
-        self._made_lines += len(self._entries)
-        self._instants.clear()
-        self._entries.clear()
+        self._made_lines += len(self.entries)
+        self.entries.clear()
         if self._made_size >= FLUSH_BYTES:
             self._put(now)
 
     def _hand_over(self, now: float) -> None:
         """Give the thread all that there is."""
-        if self._entries:
-            self._make(now)
+        if self.entries:
+            self.make(now)
         if self._made:
             self._put(now)
 
@@ -159,7 +161,7 @@ class AccessLog:
         self._made.clear()
         self._made_lines = self._made_size = 0
         self._writer.put(chunk)
-        self._is_full = not self._has_room()
+        self.is_full = not self._has_room()
 
     def _has_room(self) -> bool:
         if self._is_closed:
@@ -167,28 +169,22 @@ class AccessLog:
         waiting = self._handed_bytes - self._writer.taken_bytes
         if waiting + _CHUNK_MAX_BYTES > BUFFER_MAX_BYTES:
             return False
-        self._is_full = False
+        self.is_full = False
         return True
 
     def _set_offset(self) -> None:
         """The wall clock may be set; at most a tick later the lines say so."""
         self._offset = time.time() - time.monotonic()
 
-    def _text_of(self, now: float, entry: Entry | Usual) -> str:
-        time_text = self._time if now == self._now else self._time_of(now)  # one turn of the loop
-        if len(entry) == _USUAL:
-            return self._usual_line(time_text, entry)  # type: ignore[arg-type] # told by its length
-        return self._line(time_text, entry)  # type: ignore[arg-type]
-
-    def _time_of(self, now: float) -> str:
-        self._now = now
+    def look_at_clock(self, now: float) -> None:
+        """Have ``time`` as the text of ``now``."""
+        self.now = now
         wall = now + self._offset
         second = int(wall)
         if second != self._second:
             self._second = second
             self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        self._time = f"{self._date}.{int((wall - second) * 1000):03d}Z"
-        return self._time
+        self.time = f"{self._date}.{int((wall - second) * 1000):03d}Z"
 
     def _tell(self, now: float) -> None:
         """A note where lines were dropped since the last one, or where they no longer are."""

@@ -23,12 +23,12 @@ _Look = tuple[tuple[int, ...], int, int, int]
 
 
 class _Pass:
-    """What a client is counted under. Good for one version of the tables, until an epoch ends."""
+    """What a client is counted under. Good while no row takes an entry, until an epoch ends."""
 
-    __slots__ = ("looks", "more", "own", "until", "version")
+    __slots__ = ("looks", "more", "news", "own", "until")
 
-    def __init__(self, version: int) -> None:
-        self.version = version
+    def __init__(self, news: bytes) -> None:
+        self.news = news  # see `Limits.look`
         self.until = float("inf")
         self.looks: list[_Look] = []
         self.more: list[tuple[int, int]] = []  # our cells, each with what one connection adds
@@ -38,7 +38,7 @@ class _Pass:
 class Door:
     """The global gate and that of the only route; either may be None, as where nothing is asked."""
 
-    __slots__ = ("_cells", "_gates", "_get", "_limits", "_most", "_passes", "gate")
+    __slots__ = ("_cells", "_gates", "_get", "_limits", "_memory", "_most", "_passes", "gate")
 
     def __init__(self, first: Gate | None, route: Gate | None, limits: Limits) -> None:
         self.gate = route  # has been asked for whoever came in here
@@ -46,6 +46,7 @@ class Door:
         self._most = first.most if first is not None else 0
         self._limits = limits
         self._cells = limits.cells
+        self._memory = limits.memory
         self._get = limits.cells.__getitem__
         self._passes: dict[str, _Pass] = {}
 
@@ -53,7 +54,7 @@ class Door:
         """The cells that count the connection from now on; None: ask the gates."""
         limits = self._limits
         found = self._passes.get(ip)
-        if found is None or found.version != limits.look() or now >= found.until:
+        if found is None or self._memory[limits.news_at] != found.news or now >= found.until:
             found = self._meet(ip, now)
             if found is None:
                 return None

@@ -260,24 +260,22 @@ class Limits:
         self.open = opens[::OPEN_STRIDE]  # connections, by row
         self.row = row
         self.open_here = self.open[row : row + 1]
-        self._memory = memory
-        self._news_at = slice(0, 0)
-        self._news = b"nothing yet"
+        self.memory = memory
+        self.news_at = slice(0, 0)  # of the memory
+        self.news = b"nothing yet"  # other bytes there say that some row has taken an entry
         self.open_used = self.open[:0]  # of the rows in use, as of the last look
-        self.version = 0  # grows whenever some row has taken an entry since it was last asked
 
-    def look(self) -> int:
-        """``version`` of now: equal numbers say that every key is where it was."""
-        if self._memory[self._news_at] == self._news:
-            return self.version
+    def look(self) -> bytes:
+        """The ``news`` of now: while they are equal, every key is where it was."""
+        if self.memory[self.news_at] == self.news:
+            return self.news
         rows = 0
         while rows != self._header[1]:  # a row that is opened meanwhile must be looked at too
             rows = self._header[1]
-            self._news_at = slice(CELL_BYTES, CELL_BYTES * (HEADER_CELLS + rows))
-            self._news = self._memory[self._news_at]
+            self.news_at = slice(CELL_BYTES, CELL_BYTES * (HEADER_CELLS + rows))
+            self.news = self.memory[self.news_at]
         self.open_used = self.open[:rows]
-        self.version += 1
-        return self.version
+        return self.news
 
     def open_everywhere(self) -> int:
         """Connections open in all workers."""
