@@ -25,6 +25,11 @@ class End(StrEnum):
     BLOCKED = "blocked"
     LIMIT = "limit"
     RATE = "rate"
+    PREFACE_TIMEOUT = "preface_timeout"  # a ClientHello began and was not whole in time
+    TLS_FAILED = "tls_failed"
+    TLS_TIMEOUT = "tls_timeout"
+    TLS_ON_PLAIN = "tls_on_plain"  # a ClientHello where every route is for others
+    PLAIN_ON_TLS = "plain_on_tls"  # no ClientHello where every route is for TLS clients
     CONNECT_FAILED = "connect_failed"
     CONNECT_TIMEOUT = "connect_timeout"
     IDLE_TIMEOUT = "idle_timeout"

@@ -2,8 +2,11 @@
 
     ProxyctlError
     |-- ConfigError          the config file is wrong; carries every problem found in it
+    |-- CertificateError     a file of a certificate, key or password cannot be used
     |-- ProtocolError        bytes from the network break a protocol
-    |   `-- ProxyHeaderError a PROXY protocol header is malformed
+    |   |-- ProxyHeaderError a PROXY protocol header is malformed
+    |   |-- ClientHelloError a ClientHello is malformed, or too long
+    |   `-- TlsError         a TLS handshake or record is refused
     |-- ControlError         supervisor, worker or CLI got a bad message, or none
     |-- StartError           `proxyctl start` cannot go on; says what to mend
     |-- WorkerBootError      a worker could not get ready
@@ -34,10 +37,10 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
     width: int = 1  # of the caret, in columns
     source: str = ""  # the line of the file that is meant
 
-    def text(self) -> str:
-        """``file:line:col: path: message (hint)``, without the parts that are not known."""
+    def text(self, kind: str = "error") -> str:
+        """``file:line:col: kind: path: message (hint)``, without the parts that are not known."""
         place = ":".join(str(part) for part in (self.file, self.line, self.col) if part)
-        head = f"{place}: error: " if place else ""
+        head = f"{place}: {kind}: " if place else ""
         path = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{head}{path}{self.message}{hint}"
@@ -55,12 +58,37 @@ class ConfigError(ProxyctlError):
         self.problems = problems
 
 
+class CertificateError(ProxyctlError):
+    """A file of a certificate, key or password cannot be used: ``path``, ``reason``, ``hint``.
+
+    Nothing of a key or a password is in any of them.
+    """
+
+    def __init__(self, reason: str, path: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+        self.path = path
+        self.hint = hint
+
+
 class ProtocolError(ProxyctlError):
     """Bytes from the network break a protocol."""
 
 
 class ProxyHeaderError(ProtocolError):
     """A PROXY protocol header is malformed, too long, or fails its checksum."""
+
+
+class ClientHelloError(ProtocolError):
+    """A TLS ClientHello is malformed, or longer than is accepted."""
+
+
+class TlsError(ProtocolError):
+    """A TLS handshake or record is refused. ``alert``: what is still to be sent to the peer."""
+
+    def __init__(self, reason: str, alert: bytes = b"") -> None:
+        super().__init__(reason)
+        self.alert = alert
 
 
 class ControlError(ProxyctlError):

@@ -7,8 +7,8 @@
     supervisor -> fork server             Spawn, with two descriptors; Spawned comes back
     CLI -> supervisor      REQ-ROUTER     Request; Reply comes back
 
-A generation goes Prepare, PrepareSet (each), PrepareRoutes (in batches), then Prepared or Refused
-from each worker, then Commit and Committed, or Abort (design section 3).
+A generation goes Prepare, PrepareSet (each), PrepareCertificates and PrepareRoutes (in batches),
+then Prepared or Refused from each worker, then Commit and Committed, or Abort (design section 3).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from shared.errors import Problem
 from shared.plan import (
     AccessPlan,
     AddressSet,
+    AuthorityPlan,
+    CertificatePlan,
     Endpoints,
     ListenerPlan,
     RoutePlan,
@@ -29,7 +31,7 @@ from shared.plan import (
 )
 
 PROTOCOL: Final = 1
-ROUTES_PER_MESSAGE: Final = 256  # design section 3: a batch must not hold a loop over 20 ms
+ROUTES_PER_MESSAGE: Final = 64  # design section 3: a batch must not hold a loop over 20 ms
 DESCRIPTORS_PER_MESSAGE: Final = 64  # design section 3; the kernel's own limit is 253
 HEARTBEAT_S: Final = 0.25
 STATS_S: Final = 0.5
@@ -42,7 +44,9 @@ class ToWorker(Struct, frozen=True, kw_only=True, tag=True):
 class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
     """Begin to build a generation.
 
-    ``address_sets`` sets follow in PrepareSet, in order, then ``routes`` routes in PrepareRoutes.
+    ``address_sets`` sets follow in PrepareSet, then ``certificates`` certificates and
+    ``authorities`` authorities in PrepareCertificates, then ``routes`` routes in PrepareRoutes,
+    each in order.
     """
 
     generation: int
@@ -52,6 +56,28 @@ class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
     security: SecurityPlan = SecurityPlan()
     address_sets: int = 0
     access: AccessPlan | None = None
+    certificates: int = 0
+    authorities: int = 0
+
+
+class PrepareCertificates(ToWorker, frozen=True, kw_only=True, tag="prepare_certificates"):
+    """The next certificates and authorities of the generation that is being prepared."""
+
+    generation: int
+    certificates: list[CertificatePlan] = field(default_factory=list)
+    authorities: list[AuthorityPlan] = field(default_factory=list)
+
+
+class TicketSecret(ToWorker, frozen=True, kw_only=True, tag="ticket_secret"):
+    """Derive the keys of session tickets from this 32-byte secret from now on.
+
+    Sent before the first Prepare, and whenever it is renewed.
+    """
+
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "TicketSecret()"
 
 
 class PrepareSet(ToWorker, frozen=True, kw_only=True, tag="prepare_set"):
@@ -131,8 +157,8 @@ class ReopenLogs(ToWorker, frozen=True, kw_only=True, tag="reopen_logs"):
 
 
 SupervisorMessage = (
-    Prepare | PrepareSet | PrepareRoutes | Commit | Abort | Assign | Retire | Resolve | Drain
-    | Stop | ReopenLogs
+    Prepare | PrepareSet | PrepareCertificates | PrepareRoutes | TicketSecret | Commit | Abort
+    | Assign | Retire | Resolve | Drain | Stop | ReopenLogs
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from shared.units import short
 
 _CACHED_ADDRESSES: Final = 4096  # of clients seen lately; 100 bytes each
-_BITS: Final = {4: 32, 6: 128}
+BITS: Final = {4: 32, 6: 128}
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
 
@@ -29,7 +29,7 @@ class Network(Struct, frozen=True, order=True):
 
     def contains(self, version: int, number: int) -> bool:
         """Whether an address, as `split_ip` gives it, lies within."""
-        shift = _BITS[self.version] - self.prefix
+        shift = BITS[self.version] - self.prefix
         return version == self.version and number >> shift == self.base >> shift
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class NetworkSet:
         by_shift: dict[tuple[int, int], set[int]] = {}
         for entry in networks:
             network = parse_network(entry) if isinstance(entry, str) else entry
-            shift = _BITS[network.version] - network.prefix
+            shift = BITS[network.version] - network.prefix
             by_shift.setdefault((network.version, shift), set()).add(network.base >> shift)
         self._by_shift: Final = [(*key, bases) for key, bases in by_shift.items()]
 

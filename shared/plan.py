@@ -27,6 +27,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, gc=False):
 
     connect: float = 30.0
     initial_data: float = 60.0
+    tls_handshake: float = 10.0
     idle: float = 14400.0
     half_closed: float = 30.0
     lifetime: float = 0.0
@@ -87,6 +88,18 @@ class RatePlan(Struct, frozen=True, kw_only=True, gc=False):
     period_s: float
 
 
+class IdentityPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """One rule of the second phase: who it is for, and from where they may come.
+
+    ``match``: (field, glob) pairs that must all hold; the fields are sni, cn, san, subject, issuer
+    and fingerprint. ``allow`` and ``block`` as in SecurityPlan.
+    """
+
+    match: tuple[tuple[str, str], ...]
+    allow: int | None = None
+    block: int | None = None
+
+
 class SecurityPlan(Struct, frozen=True, kw_only=True, gc=False):
     """Who may connect, and how often. Limits hold over all workers; 0 means none.
 
@@ -98,6 +111,7 @@ class SecurityPlan(Struct, frozen=True, kw_only=True, gc=False):
     max_connections: int = 0
     max_connections_per_ip: int = 0
     connection_rate_per_ip: RatePlan | None = None
+    identities: tuple[IdentityPlan, ...] = ()  # the first that matches rules; empty: not asked
 
 
 class AccessPlan(Struct, frozen=True, kw_only=True, gc=False):
@@ -121,6 +135,60 @@ class TlvPlan(Struct, frozen=True, kw_only=True, gc=False):
     value: bytes = b""
 
 
+class CertificatePlan(Struct, frozen=True, kw_only=True, gc=False):
+    """A certificate and its key, checked by the supervisor. Its repr never shows the key."""
+
+    name: str  # the path as configured: the label in counters and messages
+    names: tuple[str, ...]  # DNS names it is for, lower case A-labels, "*.example.com" too
+    chain: bytes  # PEM, the leaf first
+    key: bytes  # PEM, PKCS #8, not encrypted
+    key_algorithm: str  # as in the SSL TLV: "RSA2048", "EC256", "EC384", "EC521", "ED25519"
+    signature_algorithm: str  # of the leaf, as in the SSL TLV: "SHA256"
+    digest: str  # equal exactly for equal chain and key
+    expires: float = 0.0  # when the leaf is no longer valid, seconds since 1970
+
+    def __repr__(self) -> str:
+        return f"CertificatePlan({self.name!r})"
+
+
+class AuthorityPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """Certificates of authorities, PEM. ``digest``: equal exactly for equal ones."""
+
+    name: str  # the path as configured; "system" for the system's own
+    pem: bytes
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"AuthorityPlan({self.name!r})"
+
+
+class TlsPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """How a route ends TLS of its clients. Numbers are places in the plan's lists.
+
+    ``policy``: equal exactly for routes under which a session may be resumed that began under
+    the other: verify mode and the digest of the client CA (design section 8). A certificate is not
+    part of it, or its renewal would end resumption.
+    """
+
+    certificates: tuple[int, ...]  # of Plan.certificates; the first is the default
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    ciphers: str | None = None  # of TLS 1.2, as OpenSSL writes them
+    alpn: tuple[str, ...] = ()
+    client_auth: Literal["none", "optional", "required"] = "none"
+    client_ca: int | None = None  # of Plan.authorities
+    policy: str = ""
+
+
+class UpstreamTlsPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """How a route speaks TLS to its targets."""
+
+    verify: bool = True
+    ca: int | None = None  # of Plan.authorities; None only where nothing is verified
+    server_name: str | None = None  # None: the target's host
+    certificate: int | None = None  # of Plan.certificates: ours, for the target
+    alpn: tuple[str, ...] = ()
+
+
 class RoutePlan(Struct, frozen=True, kw_only=True, gc=False):
     """One route. Known by its name over generations."""
 
@@ -131,12 +199,17 @@ class RoutePlan(Struct, frozen=True, kw_only=True, gc=False):
     priority: int = 0
     client_ips: tuple[str, ...] = ()  # networks; empty: any
     tls: bool | None = None  # True: only TLS clients; False: only others
+    domains: tuple[str, ...] = ()  # "a.example", "*.example", "example.*": lower case A-labels
+    tls_versions: tuple[str, ...] = ()  # the ClientHello offers one of them, "1.3"; empty: any
+    alpn: tuple[str, ...] = ()  # the ClientHello offers one of them; empty: any
     targets: tuple[TargetPlan, ...] = ()
     send_proxy: ProxyVersion | None = None
     send_proxy_tlvs: tuple[TlvPlan, ...] = ()
     timeouts: Timeouts = Timeouts()
     half_open: bool = False
     security: SecurityPlan | None = None  # in addition to that of the plan
+    terminate: TlsPlan | None = None  # None: bytes pass as they are
+    upstream_tls: UpstreamTlsPlan | None = None  # None: the target gets plain bytes
     fingerprint: str = ""  # of everything above: differs exactly when the route changed
 
 
@@ -156,3 +229,5 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     security: SecurityPlan = SecurityPlan()
     address_sets: tuple[AddressSet, ...] = ()  # each list once, however many routes name it
     access: AccessPlan | None = None
+    certificates: tuple[CertificatePlan, ...] = ()  # each once, however many routes name it
+    authorities: tuple[AuthorityPlan, ...] = ()

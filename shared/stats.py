@@ -43,6 +43,9 @@ class ListenerCounts(Struct):
     accepted: int = 0
     proxy_headers: dict[str, int] = field(default_factory=dict)  # result: v1, v2, local, ...
     refused: dict[str, int] = field(default_factory=dict)  # by end, before a route was chosen
+    tls_handshakes: dict[str, int] = field(
+        default_factory=dict
+    )  # result: new, resumed, failed, timeout
 
 
 class TargetCounts(Struct):
@@ -143,6 +146,7 @@ def add(into: Totals, other: Snapshot | Totals) -> None:
         listener.accepted += counts.accepted
         _add_counts(listener.proxy_headers, counts.proxy_headers)
         _add_counts(listener.refused, counts.refused)
+        _add_counts(listener.tls_handshakes, counts.tls_handshakes)
     for name, route in other.routes.items():
         _add_route(into.routes.setdefault(name, RouteCounts()), route)
 
