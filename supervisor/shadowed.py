@@ -1,0 +1,280 @@
+"""Routes that can never be chosen, because one other route always wins before them.
+
+Pure. Claims nothing that does not hold: a route is named only where one single other route matches
+every client that it matches, on each of its addresses and ports, and ranks above it each time
+(`shared/match_criteria.py` has the ranks).
+
+Near linear in the number of routes: a route is compared only with those that have one of its
+domains and networks, or one that holds it, and with `_MOST_RIVALS` of them at the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import islice, product
+from typing import Final, NamedTuple
+
+from shared.config import Config
+from shared.match_criteria import criteria_of, is_for_tls, needs_bytes, tls_of, wildcard_keys
+from shared.networks import BITS, Network, parse_network
+from shared.plan import RoutePlan
+from shared.units import short
+from supervisor.compile_tls import is_for_tls as is_for_tls_only
+from supervisor.config_findings import Findings
+from supervisor.config_listeners import PortKey, enabled_routes, port_keys
+
+# Routes with more rivals differ in tls_versions, alpn or all but one of their domains alone; of
+# those a shadow may go unnamed.
+_MOST_RIVALS: Final = 50
+_MOST_PAIRS: Final = 10_000  # of a route's domains and networks; beyond, networks stand as _MANY
+_MOST_TRIED: Final = 16  # domains and networks of a route among which the rarest is looked for
+_MOST_LABELS: Final = 127  # of a name of 253 bytes
+_NO_DOMAIN: Final = ""
+_MANY: Final = Network(0, 0, 0)  # stands for all networks of a route that has very many
+
+_Key = tuple[int, str, Network | None]
+
+
+class Shadow(NamedTuple):
+    """``loser`` can never be chosen: ``winner`` always comes before it."""
+
+    loser: RoutePlan
+    winner: RoutePlan
+
+
+class _Ports(NamedTuple):
+    """Listeners of a route, and those of them that it names by themselves."""
+
+    served: frozenset[int]
+    single: frozenset[int]
+
+
+class _Known:
+    """A route, with what is asked of it many times."""
+
+    __slots__ = ("criteria", "domains", "networks", "order", "plan", "ports")
+
+    def __init__(self, plan: RoutePlan, ports: int) -> None:
+        self.plan = plan
+        self.ports = ports  # number of its _Ports
+        self.domains = frozenset(plan.domains)
+        self.networks = frozenset(map(parse_network, plan.client_ips))
+        self.criteria = criteria_of(plan)
+        self.order = (-plan.priority, plan.order)
+
+
+def shadows(routes: Iterable[RoutePlan]) -> list[Shadow]:
+    """The routes that can never be chosen, in the order of ``routes``."""
+    index = _Index(routes)
+    found: list[Shadow] = []
+    for route in index.routes:
+        winner = next((rival for rival in index.rivals(route) if index.hides(rival, route)), None)
+        if winner is not None:
+            found.append(Shadow(route.plan, winner.plan))
+    return found
+
+
+class _Index:
+    """All routes by what a route that hides another must have."""
+
+    def __init__(self, routes: Iterable[RoutePlan]) -> None:
+        self._numbers: dict[_Ports, int] = {}
+        self._ports: list[_Ports] = []
+        self._same: dict[tuple[int, int], int] = {}
+        self.routes = [_Known(route, self._number(route)) for route in routes]
+        self._holding = self._holders()
+        self._prefixes: dict[int, set[int]] = {version: set() for version in BITS}
+        self._by_key: dict[_Key, list[_Known]] = {}
+        for route in sorted(self.routes, key=_order):
+            for network in route.networks:
+                self._prefixes[network.version].add(network.prefix)
+            for domain, one in _pairs(route):
+                self._by_key.setdefault((route.ports, domain, one), []).append(route)
+
+    def _number(self, route: RoutePlan) -> int:
+        # Thousands of routes may share the very objects of a range of thousands of ports.
+        same = (id(route.listeners), id(route.single_port))
+        number = self._same.get(same)
+        if number is None:
+            ports = _Ports(frozenset(route.listeners), route.single_port)
+            number = self._same[same] = self._numbers.setdefault(ports, len(self._ports))
+            if number == len(self._ports):
+                self._ports.append(ports)
+        return number
+
+    def _holders(self) -> list[list[int]]:
+        """For each set of listeners the numbers of those that hold all of it."""
+        having: dict[int, set[int]] = {}
+        for number, ports in enumerate(self._ports):
+            for listener in ports.served:
+                having.setdefault(listener, set()).add(number)
+        holders: list[list[int]] = []
+        for served, _ in self._ports:
+            # Of ranges that overlap, few hold both ends.
+            ends = having[min(served)] & having[max(served)] if served else ()
+            holders.append(sorted(one for one in ends if self._ports[one].served >= served))
+        return holders
+
+    def rivals(self, route: _Known) -> Iterator[_Known]:
+        """Those that might hide this route, as far as one of its domains and networks tells."""
+        domains = list(islice(route.domains, _MOST_TRIED)) or [_NO_DOMAIN]
+        networks: list[Network | None] = [*islice(route.networks, _MOST_TRIED)] or [None]
+        domain = min(domains, key=lambda one: self._count(route, one, networks[0]))
+        network = min(networks, key=lambda one: self._count(route, domain, one))
+        ordered = merge(*self._lists(route, domain, network), key=_order)
+        for rival in islice(ordered, _MOST_RIVALS):
+            if rival.plan.priority < route.plan.priority:
+                return
+            if rival is not route:
+                yield rival
+
+    def _count(self, route: _Known, domain: str, network: Network | None) -> int:
+        return sum(map(len, self._lists(route, domain, network)))
+
+    def _lists(self, route: _Known, domain: str, network: Network | None) -> list[list[_Known]]:
+        keys = product(
+            self._holding[route.ports], _domains_over(domain), self._networks_over(network)
+        )
+        return [found for key in keys if (found := self._by_key.get(key))]
+
+    def _networks_over(self, network: Network | None) -> list[Network | None]:
+        """What of another route's networks holds this one: none at all, itself, wider ones."""
+        over: list[Network | None] = [None]
+        if network is not None:
+            over.append(_MANY)
+            over += [
+                _widened(network, prefix)
+                for prefix in self._prefixes[network.version]
+                if prefix <= network.prefix
+            ]
+        return over
+
+    def hides(self, rival: _Known, route: _Known) -> bool:
+        """Whether ``rival`` matches all that ``route`` matches, and always ranks above it."""
+        if not _holds_criteria(rival.plan, route.plan):
+            return False
+        if rival.plan.priority > route.plan.priority:
+            return self._holds_domains(rival, route) and self._holds_networks(rival, route)
+        if rival.plan.priority < route.plan.priority:
+            return False
+        # What is wider ranks below: only the very same domains and networks can draw level.
+        if not _holds_same(rival.domains, route.domains):
+            return False
+        if not _holds_same(rival.networks, route.networks):
+            return False
+        if rival.criteria != route.criteria:
+            return rival.criteria > route.criteria
+        return self._is_first(rival, route)
+
+    def _is_first(self, rival: _Known, route: _Known) -> bool:
+        """The last tie-breaks: a port of its own on every port, then the place in the file."""
+        ports, other = self._ports[route.ports], self._ports[rival.ports]
+        if ports.single - other.single:
+            return False
+        return rival.plan.order < route.plan.order or (
+            not ports.single and other.single >= ports.served
+        )
+
+    def _holds_domains(self, rival: _Known, route: _Known) -> bool:
+        if not rival.domains:
+            return True
+        return bool(route.domains) and all(
+            any(one in rival.domains for one in _domains_over(domain)) for domain in route.domains
+        )
+
+    def _holds_networks(self, rival: _Known, route: _Known) -> bool:
+        if not rival.networks:
+            return True
+        return bool(route.networks) and all(
+            any(one in rival.networks for one in self._networks_over(network))
+            for network in route.networks
+        )
+
+
+def _order(route: _Known) -> tuple[int, int]:
+    return route.order
+
+
+def _pairs(route: _Known) -> Iterator[tuple[str, Network | None]]:
+    networks: list[Network | None] = [*route.networks] or [None]
+    if len(networks) * len(route.domains) > _MOST_PAIRS:
+        networks = [_MANY]
+    return product(route.domains or (_NO_DOMAIN,), networks)
+
+
+def _domains_over(domain: str) -> list[str]:
+    """What of another route's domains holds this one: none at all, itself, wider wildcards."""
+    over = [_NO_DOMAIN]
+    if domain:
+        over.append(domain)
+        # A star in front of a key that has one already makes no domain, and so finds none.
+        for key in wildcard_keys(domain, _MOST_LABELS, _MOST_LABELS):
+            pattern = f"*{key}" if key[0] == "." else f"{key}*"
+            if pattern != domain:
+                over.append(pattern)
+    return over
+
+
+def _widened(network: Network, prefix: int) -> Network:
+    shift = BITS[network.version] - prefix
+    return Network(network.version, network.base >> shift << shift, prefix)
+
+
+def _holds_same(rival: frozenset[object], route: frozenset[object]) -> bool:
+    return rival >= route if route else not rival
+
+
+def _holds_criteria(rival: RoutePlan, route: RoutePlan) -> bool:
+    """Whether every client that meets the criteria of ``route`` meets those of ``rival``."""
+    if not needs_bytes(rival):
+        return True
+    if is_for_tls(rival) and not is_for_tls(route):
+        return False
+    if not is_for_tls(rival) and tls_of(route) is not False:
+        return False
+    return _holds_offers(rival.tls_versions, route.tls_versions) and _holds_offers(
+        rival.alpn, route.alpn
+    )
+
+
+def _holds_offers(rival: tuple[str, ...], route: tuple[str, ...]) -> bool:
+    return not rival or (bool(route) and set(route) <= set(rival))
+
+
+def check_shadowed(config: Config, found: Findings) -> None:
+    """One warning for each enabled route of a checked config that can never be chosen."""
+    for loser, winner in shadows(_matches(config)):
+        name, other = short(loser.name), short(winner.name)
+        message = f"route {name} can never be chosen: {other} comes before it on every port"
+        hint = f"give it a priority above {winner.priority}, narrow the match of {other}, "
+        found.warn(found.route(loser.order, "name"), message, hint + "or remove one", "shadowed")
+
+
+def _matches(config: Config) -> Iterator[RoutePlan]:
+    """What of each enabled route decides whether it is chosen. All addresses of a port have the
+    same routes, so a port stands for them.
+    """
+    ids: dict[PortKey, int] = {}
+    known: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]] = {}
+    for place, route in enabled_routes(config):
+        match = route.match
+        entries = tuple(match.ports)
+        if entries not in known:
+            keys = port_keys(entries)
+            numbers = {key: ids.setdefault(key, len(ids)) for key in keys}
+            own = frozenset(numbers[key] for key, is_single in keys.items() if is_single)
+            known[entries] = (tuple(numbers.values()), own)
+        listeners, single = known[entries]
+        yield RoutePlan(
+            name=str(route.name),
+            order=place,
+            listeners=listeners,
+            single_port=single,
+            priority=route.priority,
+            client_ips=tuple(match.client_ips),
+            tls=is_for_tls_only(route),
+            domains=tuple(map(str, match.domains)),
+            tls_versions=tuple(match.tls_versions),
+            alpn=tuple(match.alpn),
+        )

@@ -1,0 +1,128 @@
+"""Routes that can never be chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.plan import RoutePlan, TlsPlan
+from supervisor.config_file import load_bytes
+from supervisor.shadowed import shadows
+from tests.helpers.routes import route
+
+RANGE: dict[str, Any] = {"listeners": (1, 2, 3), "single_port": frozenset()}
+
+
+def pairs(*routes: RoutePlan) -> list[tuple[str, str]]:
+    """(loser, winner) by name."""
+    return [(loser.name, other.name) for loser, other in shadows(routes)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (route("w"), route("l", 1)),
+        (route("w", 1, priority=1), route("l", 0)),
+        (route("w", 1, priority=1), route("l", 0, "a.example", alpn=("h2",))),
+        (route("w", 0, "a.example", "b.example"), route("l", 1, "b.example")),
+        (route("w", 0, "*.example"), route("l", 1, "*.example")),
+        (route("w", 1, "*.example", priority=1), route("l", 0, "a.example", "*.b.example")),
+        (route("w", 1, "a.*", priority=1), route("l", 0, "a.example", "a.b.*")),
+        (route("w", 1, "a.example", tls=True), route("l", 0, "a.example")),
+        (route("w", 0, tls=True), route("l", 1, terminate=TlsPlan(certificates=()))),
+        (route("w", 0, tls=False), route("l", 1, tls=False)),
+        (route("w", 0, alpn=("h2", "h3")), route("l", 1, alpn=("h2",))),
+        (
+            route("w", 1, priority=1, tls_versions=("1.2", "1.3")),
+            route("l", 0, tls_versions=("1.3",), alpn=("h2",)),
+        ),
+        (
+            route("w", 1, priority=1, client_ips=("10.0.0.0/8",)),
+            route("l", 0, client_ips=("10.1.0.0/16", "10.2.0.1/32")),
+        ),
+        (
+            route("w", 0, client_ips=("10.0.0.0/8", "fd00::/8")),
+            route("l", 1, client_ips=("fd00::/8",)),
+        ),
+        (route("w", 1), route("l", 0, single_port=frozenset())),
+        (route("w", 0, **RANGE), route("l", 1, listeners=(2, 3), single_port=frozenset())),
+        (route("w", 1, priority=1, **RANGE), route("l", 0, listeners=(2, 3))),
+    ],
+)
+def test_hidden(first: RoutePlan, second: RoutePlan) -> None:
+    """One route is always before the other, in whatever order they are given."""
+    assert pairs(first, second) == pairs(second, first) == [("l", "w")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (route("a"), route("b", 1, "a.example")),
+        (route("a"), route("b", 1, tls=False)),
+        (route("a", tls=True, priority=1), route("b", 1)),
+        (route("a", tls=True, priority=1), route("b", 1, tls=False)),
+        (route("a", 0, "a.example", priority=1), route("b", 1, "a.example", "b.example")),
+        (route("a", 0, "*.a.example", priority=1), route("b", 1, "a.example", "*.example")),
+        (route("a", 0, "a.example.*", priority=1), route("b", 1, "*.example.com")),
+        (route("a", 0, "*.example"), route("b", 1, "a.example")),
+        (route("a", 0, "a.example"), route("b", 1, "*.example")),
+        (route("a", 0, "a.example"), route("b", 1, "a.example", alpn=("h2",))),
+        (route("a", 0, alpn=("h2",), priority=1), route("b", 1, alpn=("h2", "h3"))),
+        (route("a", 0, client_ips=("10.0.0.0/8",)), route("b", 1, client_ips=("10.1.0.0/16",))),
+        (
+            route("a", 0, client_ips=("10.0.0.0/8",), priority=1),
+            route("b", 1, client_ips=("10.1.0.0/16", "11.0.0.1/32")),
+        ),
+        (route("a", 0, client_ips=("10.0.0.0/8",)), route("b", 1)),
+        (route("a", listeners=(1, 2), single_port=frozenset()), route("b", 1)),
+        (route("a", priority=1), route("b", 1, listeners=(1, 2))),
+        (
+            route("a", 0, listeners=(1, 2), single_port=frozenset({1})),
+            route("b", 1, listeners=(1, 2), single_port=frozenset({2})),
+        ),
+    ],
+)
+def test_not_hidden(first: RoutePlan, second: RoutePlan) -> None:
+    """Each of them gets somebody."""
+    assert pairs(first, second) == []
+
+
+def test_a_hidden_route_is_said_once() -> None:
+    """The best of those that hide it is named."""
+    routes = [route("c", 2), route("a", 0), route("top", 3, priority=5), route("b", 1)]
+    assert pairs(*routes) == [("c", "top"), ("a", "top"), ("b", "top")]
+
+
+def test_many_networks_beside_many_domains() -> None:
+    """Routes whose pairs of domain and network are too many to list are found all the same."""
+    names = [f"d{number}.example" for number in range(200)]
+    nets = tuple(f"10.0.{number}.0/24" for number in range(200))
+    wide = route("wide", 0, *names, client_ips=nets, priority=1)
+    inner = route("inner", 1, "d9.example", client_ips=("10.0.9.7/32",))
+    outer = route("outer", 2, "d9.example", client_ips=("10.1.9.7/32",))
+    assert pairs(wide, inner, outer) == [("inner", "wide")]
+
+
+def test_rivals_that_share_one_domain() -> None:
+    """A domain that all routes have does not keep the one that hides from being found."""
+    crowd = [route(f"r{n}", n, "all.example", f"d{n}.example") for n in range(300)]
+    late = route("late", 300, "all.example", "d299.example")
+    assert pairs(*crowd, late) == [("late", "r299")]
+
+
+def test_warning_names_both_and_how_to_mend() -> None:
+    """An accepted config warns at the name of the route, disabled ones before it counted."""
+    action = "action: {type: forward, targets: ['127.0.0.1:1']}"
+    text = (
+        "routes:\n"
+        f"- {{name: off, enabled: false, match: {{ports: [80]}}, {action}}}\n"
+        f"- {{name: all, priority: 3, match: {{ports: ['80-90']}}, {action}}}\n"
+        f"- {{name: idle, match: {{ports: [85, 86], domains: [A.example]}}, {action}}}\n"
+    )
+    (warning,) = load_bytes(text.encode(), "f", "yaml").warnings
+    assert (warning.path, warning.code, warning.line) == ("routes[2].name", "shadowed", 4)
+    assert (
+        warning.message == "route 'idle' can never be chosen: 'all' comes before it on every port"
+    )
+    assert warning.hint == "give it a priority above 3, narrow the match of 'all', or remove one"

@@ -1,0 +1,150 @@
+"""Slices of long work: freeing and resolving the routes of a generation, and reporting them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from weakref import ref
+
+import pytest
+
+from shared.messages import Prepare
+from shared.plan import Endpoints, ListenerPlan, TargetPlan
+from shared.stats import RouteCounts, TargetCounts
+from tests.helpers.routes import LISTENER, route
+from worker.chores import Chores
+from worker.generation import FREED_A_SLICE, RESOLVED_A_SLICE, Generation, Lasting
+from worker.limits import private_limits
+from worker.route_report import told_routes
+from worker.tls_contexts import Contexts
+
+
+def generation(routes: int, host: str = "app.internal") -> Generation:
+    """A generation whose routes all dial the same name."""
+    listener = ListenerPlan(id=LISTENER, name="l", host="127.0.0.1", port=1)
+    made = Generation(
+        Prepare(
+            generation=1,
+            listeners=[listener],
+            routes=routes,
+            endpoints=Endpoints(addresses={"app.internal": ("127.0.0.1",)}),
+        ),
+        Lasting(),
+        private_limits(),
+        Contexts(),
+    )
+    target = TargetPlan(name="t", host=host, port=1)
+    made.add_routes([route(f"r{n}", n, f"d{n}.example", targets=(target,)) for n in range(routes)])
+    return made
+
+
+def run(chores: Chores) -> int:
+    """Ticks until all is done."""
+    ticks = 0
+    while chores:
+        chores.tick()
+        ticks += 1
+        assert ticks < 1000
+    return ticks
+
+
+def test_chores_take_turns() -> None:
+    """The first slice is done at once, the others one a tick, in turn."""
+    done: list[str] = []
+
+    def chore(name: str, slices: int) -> Iterator[None]:
+        for number in range(slices):
+            done.append(f"{name}{number}")
+            yield
+
+    chores = Chores()
+    chores.tick()
+    chores.add(chore("a", 3))
+    chores.add(chore("b", 2))
+    assert done == ["a0", "b0"]
+    assert len(chores) == 2
+    run(chores)
+    assert done == ["a0", "b0", "a1", "b1", "a2"]
+
+
+def test_a_chore_of_one_slice_is_done_at_once() -> None:
+    """Nothing is left for a tick where there was little to do."""
+    chores = Chores()
+    made = generation(3)
+    chores.add(made.resolve(Endpoints(addresses={"app.internal": ("127.0.0.2",)})))
+    assert len(chores) == 0
+    assert [hosts(made, n) for n in range(3)] == [["127.0.0.2"]] * 3
+
+
+def hosts(made: Generation, number: int) -> list[str]:
+    """Addresses of the one target of a route."""
+    (target,) = made.routes[f"r{number}"].balancer.targets
+    return [endpoint.host for endpoint in target.endpoints]
+
+
+def test_thousands_of_routes_are_resolved_in_slices() -> None:
+    """Some at once, the others later; a newer answer meanwhile is the one that holds."""
+    most = 2 * RESOLVED_A_SLICE + 10
+    made, chores = generation(most), Chores()
+    chores.add(made.resolve(Endpoints(addresses={"app.internal": ("127.0.0.2",)})))
+    assert hosts(made, 0) == ["127.0.0.2"]
+    assert hosts(made, most - 1) == ["127.0.0.1"]
+    chores.add(made.resolve(Endpoints(addresses={"app.internal": ("127.0.0.3",)})))
+    run(chores)
+    assert {tuple(hosts(made, n)) for n in range(most)} == {("127.0.0.3",)}
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("app.internal", {"app.internal": ("127.0.0.1",), "other": ("127.0.0.9",)}),
+        ("127.0.0.7", {"app.internal": ("127.0.0.2",)}),
+    ],
+)
+def test_routes_without_a_changed_name_are_left_alone(
+    host: str, addresses: dict[str, tuple[str, ...]]
+) -> None:
+    """The very endpoints stay, and so does what is remembered of the names."""
+    made, chores = generation(2, host), Chores()
+    before = made.routes["r1"].balancer.targets[0].endpoints
+    chores.add(made.resolve(Endpoints(addresses=addresses)))
+    assert made.routes["r1"].balancer.targets[0].endpoints is before
+    assert made.endpoints.addresses["app.internal"] == addresses["app.internal"]
+
+
+def test_an_old_generation_is_freed_in_slices() -> None:
+    """Not one route goes before its turn, and in the end all have gone, without the collector."""
+    made, chores = generation(3 * FREED_A_SLICE), Chores()
+    gone = [ref(matcher) for matcher in made.matchers.values()]
+    reader = made.matchers[LISTENER]  # as a connection holds it whose first bytes are awaited
+    left = made.routes["r0"]
+    gc.disable()
+    try:
+        chores.add(made.dismantle())
+        for _ in range(10):
+            chores.tick()
+        found = reader.at_accept((4, 1))
+        assert found.wait
+        assert len(chores) == 1
+        del reader, found
+        run(chores)
+        assert [one() for one in gone] == [None]
+        assert made.routes == {}
+    finally:
+        gc.enable()
+    assert left.name == "r0"  # a connection's own route outlives its generation
+
+
+def test_report_holds_routes_that_have_something_to_say() -> None:
+    """Used ones, and those with a target that is down; of a removed one all drains."""
+    made = generation(2)
+    lasting = {name: one.counts for name, one in made.routes.items()}
+    lasting["gone"] = RouteCounts(active=2, total=3)
+    lasting["down"] = RouteCounts(targets={"t": TargetCounts(is_up=False)})
+    lasting["r1"].active = lasting["r1"].total = 1
+    told = told_routes(lasting, made.routes, now=0.0)
+    assert list(told) == ["r1", "gone", "down"]
+    assert (told["r1"].draining, told["gone"].draining) == (0, 2)
+    made.routes["r1"].balancer.targets[0].endpoints[0].mark.failed_until = 5.0
+    assert not told_routes(lasting, made.routes, now=4.0)["r1"].targets["t"].is_up
+    assert told_routes(lasting, made.routes, now=6.0)["r1"].targets["t"].is_up
