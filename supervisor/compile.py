@@ -26,6 +26,7 @@ from shared.plan import (
 )
 from shared.units import Address, is_ip
 from supervisor.compile_rules import Rules, access_plan
+from supervisor.compile_tls import TlsPlans, is_for_tls
 from supervisor.config_listeners import (
     MAX_DESCRIPTORS,
     PortKey,
@@ -73,6 +74,7 @@ def compile_plan(
     single: set[int] = set()
     routes: list[RoutePlan] = []
     rules = Rules()
+    tls = TlsPlans()
     security = rules.compile(config.security)
     for place, route in enabled_routes(config):
         keys = port_keys(route.match.ports)
@@ -88,8 +90,12 @@ def compile_plan(
         own = frozenset(id_ for key, is_own in keys.items() if is_own for id_ in by_port[key])
         single |= own
         ids = tuple(sorted(id_ for key in keys for id_ in by_port[key]))
-        plan = _route(config, route, place, ids, own)
-        routes.append(_with_rules(plan, rules, rules.compile_route(route.security)))
+        plan = structs.replace(
+            _route(config, route, place, ids, own),
+            terminate=tls.terminate(route.action.tls),
+            upstream_tls=tls.upstream(route.action.upstream_tls),
+        )
+        routes.append(_with_rules(plan, tls, rules, rules.compile_route(route.security)))
     fitted = _fit(listeners, single, descriptors)
     return Plan(
         generation=generation,
@@ -99,6 +105,8 @@ def compile_plan(
         security=security,
         address_sets=tuple(rules.sets),
         access=access_plan(config.log.access),
+        certificates=tuple(tls.certificates),
+        authorities=tuple(tls.authorities),
     )
 
 
@@ -156,7 +164,10 @@ def _route(
         single_port=single,
         priority=route.priority,
         client_ips=tuple(str(network) for network in route.match.client_ips),
-        tls=route.match.tls,
+        tls=is_for_tls(route),
+        domains=tuple(dict.fromkeys(map(str, route.match.domains))),
+        tls_versions=tuple(dict.fromkeys(map(str, route.match.tls_versions))),
+        alpn=tuple(dict.fromkeys(map(str, route.match.alpn))),
         targets=tuple(_target(target) for target in action.targets),
         send_proxy=action.send_proxy,
         send_proxy_tlvs=tuple(_tlv(tlv) for tlv in action.send_proxy_tlvs),
@@ -165,13 +176,16 @@ def _route(
     )
 
 
-def _with_rules(plan: RoutePlan, rules: Rules, security: SecurityPlan | None) -> RoutePlan:
+def _with_rules(
+    plan: RoutePlan, tls: TlsPlans, rules: Rules, security: SecurityPlan | None
+) -> RoutePlan:
     """The plan with its rules and its fingerprint, which is equal exactly for equal routes.
 
     The place in the file is left out: a route that is written above another does not change it;
-    and so are the places of lists among the sets of this generation.
+    and so are the places of lists and certificates among those of this generation.
     """
-    content = _encode((structs.replace(plan, order=0), rules.content(security)))
+    bare = structs.replace(plan, order=0, terminate=None, upstream_tls=None)
+    content = _encode((bare, tls.content(plan), rules.content(security)))
     digest = hashlib.blake2b(content, digest_size=_FINGERPRINT_BYTES).hexdigest()
     return structs.replace(plan, security=security, fingerprint=digest)
 
@@ -208,6 +222,7 @@ def _timeouts(config: Config, route: Route) -> Timeouts:
     return Timeouts(
         connect=float(merged["connect"]),
         initial_data=float(merged["initial_data"]),
+        tls_handshake=float(merged["tls_handshake"]),
         idle=idle,
         half_closed=float(merged["half_closed"]),
         lifetime=float(merged["lifetime"]),

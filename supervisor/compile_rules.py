@@ -9,8 +9,8 @@ import msgspec
 from msgspec import structs
 
 from shared.address_set import union
-from shared.config import AccessLog, AddressEntry, RateLimit, RouteSecurity
-from shared.plan import AccessPlan, AddressSet, RatePlan, SecurityPlan
+from shared.config import AccessLog, AccessRules, AddressEntry, Identity, RateLimit, RouteSecurity
+from shared.plan import AccessPlan, AddressSet, IdentityPlan, RatePlan, SecurityPlan
 
 _DIGEST_BYTES: Final = 16
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -28,8 +28,8 @@ class Rules:
         self._digests: list[bytes] = []
         self._by_text: dict[tuple[str, ...], int] = {}
 
-    def compile(self, rules: RouteSecurity) -> SecurityPlan:
-        """The plan of the whole config's rules, or of a route's."""
+    def compile(self, rules: AccessRules) -> SecurityPlan:
+        """The plan of the whole config's rules, or of a route's without its identities."""
         return SecurityPlan(
             allow=self._place(rules.allow),
             block=self._place(rules.block),
@@ -40,15 +40,29 @@ class Rules:
 
     def compile_route(self, rules: RouteSecurity) -> SecurityPlan | None:
         """As `compile`; None where the rules refuse nobody."""
-        plan = self.compile(rules)
+        identities = tuple(self._identity(each) for each in rules.identities)
+        plan = structs.replace(self.compile(rules), identities=identities)
         return None if plan == SecurityPlan() else plan
 
     def content(self, plan: SecurityPlan | None) -> bytes:
         """Equal exactly for equal rules, in whatever notation and place the lists are."""
         if plan is None:
             return b""
-        lists = [None if at is None else self._digests[at] for at in (plan.allow, plan.block)]
-        return _encode((lists, structs.replace(plan, allow=None, block=None)))
+        lists = [self._digests_of(plan), *map(self._digests_of, plan.identities)]
+        matches = [each.match for each in plan.identities]
+        return _encode(
+            (lists, matches, structs.replace(plan, allow=None, block=None, identities=()))
+        )
+
+    def _digests_of(self, plan: SecurityPlan | IdentityPlan) -> list[bytes | None]:
+        return [None if at is None else self._digests[at] for at in (plan.allow, plan.block)]
+
+    def _identity(self, identity: Identity) -> IdentityPlan:
+        return IdentityPlan(
+            match=tuple(identity.match.given()),
+            allow=self._place(identity.allow),
+            block=self._place(identity.block),
+        )
 
     def _place(self, entries: list[AddressEntry]) -> int | None:
         if not entries:

@@ -7,19 +7,20 @@ what it finds. They run over a whole config, or over those parts of a damaged on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path as FilePath
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import fields
 
 from shared.config import Config, ListenerOverride, Route, decode_hook
 from shared.config.structs import TlvFields
 from shared.errors import Problem
-from shared.networks import parse_network
 from shared.proxy_protocol import encode_v2
 from shared.proxy_protocol.v2 import V2_FIXED_BYTES, V2_MAX_LENGTH
-from shared.route_order import Rank, order_key
 from shared.units import short
+from supervisor.config_certificates import CertificateFiles, read_certificates, read_damaged
 from supervisor.config_findings import Findings
 from supervisor.config_listeners import (
     MAX_DESCRIPTORS,
@@ -33,32 +34,48 @@ from supervisor.config_listeners import (
     port_keys,
 )
 from supervisor.config_lists import ListFiles
+from supervisor.config_overlap import check_overlap
 from supervisor.config_positions import Path, Positions
 from supervisor.config_security import check_access_log, check_list_files, check_security
+from supervisor.config_tls import check_tls
 from supervisor.config_walk import REFUSALS
+from supervisor.shadowed import check_shadowed
 
 _EVERYONE: Final = frozenset({"0.0.0.0/0", "::/0"})
 
 
-def check_config(config: Config, positions: Positions, lists: ListFiles) -> Findings:
+class NamedFiles(Struct, frozen=True):
+    """The files that a config names; each is read once."""
+
+    lists: ListFiles
+    certificates: CertificateFiles
+
+    @classmethod
+    def of(cls, directory: FilePath) -> NamedFiles:
+        """None is read yet. ``directory``: where relative paths start."""
+        return cls(ListFiles(directory), CertificateFiles(directory))
+
+
+def check_config(config: Config, positions: Positions, files: NamedFiles) -> Findings:
     """Everything that can be said about a config whose types are right.
 
-    Gives its entries of ``allow`` and ``block`` the content of their list files.
+    Gives its entries of ``allow`` and ``block`` the content of their list files, and certificates
+    and authorities that of theirs.
     """
     found = Findings(positions)
     names = [(index, str(route.name)) for index, route in enumerate(config.routes)]
     _check_names(names, found)
-    _check_all(config, found, lists)
+    _check_all(config, found, files)
     if not enabled_routes(config):
         found.warn(("routes",), "no route is enabled: nothing is served")
     _check_trust(config, found)
     _check_unused_listeners(config, found)
     if not found.errors:
-        _check_shadowed(config, found)
+        check_shadowed(config, found)
     return found
 
 
-def check_parts(raw: Any, positions: Positions, lists: ListFiles) -> list[Problem]:
+def check_parts(raw: Any, positions: Positions, files: NamedFiles) -> list[Problem]:
     """The errors of the parts of a damaged config that are sound by themselves."""
     if not isinstance(raw, dict):
         return []
@@ -72,21 +89,25 @@ def check_parts(raw: Any, positions: Positions, lists: ListFiles) -> list[Proble
     listener_places, listeners = _sound_items(raw.get("listeners"), ListenerOverride)
     found = Findings(positions, route_places, listener_places)
     _check_names(_names(raw.get("routes")), found)
-    _check_all(Config(**parts, routes=routes, listeners=listeners), found, lists)
-    _check_damaged(raw, "security" in parts, route_places, found, lists)
+    _check_all(Config(**parts, routes=routes, listeners=listeners), found, files)
+    _check_damaged(raw, "security" in parts, route_places, found, files)
     return found.errors
 
 
 def _check_damaged(
-    raw: dict[str, Any], is_sound: bool, sound_routes: list[int], found: Findings, lists: ListFiles
+    raw: dict[str, Any], is_sound: bool, sound_routes: list[int], found: Findings, files: NamedFiles
 ) -> None:
-    """The list files of access rules that are not sound themselves."""
+    """The files that parts name which are not sound themselves."""
     if not is_sound:
-        check_list_files(raw.get("security"), ("security",), found, lists)
+        check_list_files(raw.get("security"), ("security",), found, files.lists)
     routes = raw.get("routes")
+    sound = set(sound_routes)
     for place, route in enumerate(routes if isinstance(routes, list) else []):
-        if isinstance(route, dict) and place not in sound_routes:
-            check_list_files(route.get("security"), ("routes", place, "security"), found, lists)
+        if isinstance(route, dict) and place not in sound:
+            path: Path = ("routes", place)
+            check_list_files(route.get("security"), (*path, "security"), found, files.lists)
+            if route.get("enabled") is not False:
+                read_damaged(route.get("action"), (*path, "action"), found, files.certificates)
 
 
 def _sound(value: Any, kind: Any) -> Any:
@@ -123,14 +144,17 @@ def _check_names(names: list[tuple[int, str]], found: Findings) -> None:
         found.error(path, f"duplicate route name {short(name)}", hint, code="duplicate_name")
 
 
-def _check_all(config: Config, found: Findings, lists: ListFiles) -> None:
+def _check_all(config: Config, found: Findings, files: NamedFiles) -> None:
     """The checks that hold for a part of a config as well."""
     _check_workers(config, found)
     _check_listen(list(config.listen), ("listen",), found)
     _check_listeners(config, found)
     _check_policies(config, found)
-    check_security(config, found, lists)
-    check_access_log(config, found, lists.directory)
+    check_security(config, found, files.lists)
+    check_access_log(config, found, files.lists.directory)
+    check_tls(config, found)
+    check_overlap(config, found)
+    read_certificates(config, found, files.certificates)
     for index, route in enumerate(config.routes):
         _check_action(route, index, found)
     _check_ports(config, found)
@@ -275,39 +299,3 @@ def _check_unused_listeners(config: Config, found: Findings) -> None:
             if served.isdisjoint(port_keys([entry])):
                 path = found.listener(index, "ports", number)
                 found.warn(path, f"no enabled route serves {entry}", code="unused")
-
-
-def _check_shadowed(config: Config, found: Findings) -> None:
-    """Routes that can never win: on each port a route for all clients comes before them."""
-    open_to_all: dict[tuple[PortKey, bool | None], tuple[Rank, int]] = {}
-    ranks: dict[int, dict[PortKey, Rank]] = {}
-    for index, route in enabled_routes(config):
-        prefixes = [parse_network(text).prefix for text in route.match.client_ips]
-        own = ranks.setdefault(index, {})
-        for key, is_single in port_keys(route.match.ports).items():
-            own[key] = order_key(
-                priority=route.priority,
-                prefix=max(prefixes, default=None),
-                criteria=int(route.match.tls is not None),
-                is_single=is_single,
-                order=index,
-            )
-            if not prefixes:
-                place = (key, route.match.tls)
-                open_to_all[place] = min(
-                    open_to_all.get(place, (own[key], index)), (own[key], index)
-                )
-    for index, route in enabled_routes(config):
-        kinds = {None, route.match.tls}
-        blockers: list[int] = []
-        for key, own_rank in ranks[index].items():
-            rivals = [open_to_all[key, kind] for kind in kinds if (key, kind) in open_to_all]
-            ahead = min(rivals, default=(own_rank, index))
-            if ahead[0] >= own_rank:
-                break
-            blockers.append(ahead[1])
-        else:
-            other = config.routes[blockers[0]].name
-            message = f"route {short(str(route.name))} can never be chosen: {short(str(other))} "
-            message += "comes before it on every port"
-            found.warn(found.route(index, "name"), message, code="shadowed")

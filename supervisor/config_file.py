@@ -18,9 +18,8 @@ from msgspec.structs import replace
 
 from shared.config import Config, decode_hook
 from shared.errors import ConfigError, Problem
-from supervisor.config_checks import check_config, check_parts
+from supervisor.config_checks import NamedFiles, check_config, check_parts
 from supervisor.config_json import parse_json
-from supervisor.config_lists import ListFiles
 from supervisor.config_positions import Mark, Positions, sort_key
 from supervisor.config_read import ReadError, read_file
 from supervisor.config_walk import REFUSALS, check_structure
@@ -91,7 +90,7 @@ def load_bytes(data: bytes, name: str, format_: Format, directory: FilePath = _H
     """
     text = _text(data, name)
     positions = Positions(name, _LINES[format_].split(text) if format_ in _LINES else [])
-    lists = ListFiles(directory)
+    files = NamedFiles.of(directory)
     raw, problems = _parse(text, format_, positions)
     if raw is None and not problems:
         raise _refused(name, "the file has no content", "`routes` is needed")
@@ -99,9 +98,9 @@ def load_bytes(data: bytes, name: str, format_: Format, directory: FilePath = _H
         config = msgspec.convert(raw, Config, dec_hook=decode_hook)
     except REFUSALS:
         problems += check_structure(raw, positions)
-        problems += check_parts(raw, positions, lists)
+        problems += check_parts(raw, positions, files)
         raise ConfigError(_sorted(problems, name)) from None
-    found = check_config(config, positions, lists)
+    found = check_config(config, positions, files)
     problems += found.errors
     if problems:
         raise ConfigError(_sorted(problems, name))

@@ -33,6 +33,10 @@ with the path of the key).
 - **duration**: `"250ms"`, `"5s"`, `"2m"`, `"4h"`, or a number of seconds.
 - **address**: `"host:port"`, `"[v6]:port"`, `"unix:/path"` (at most 107 bytes of path).
 - **port**: a number, a range such as `"8000-8010"`, or `"unix:/path"`.
+- **domain**: `example.com`, or a wildcard for one label or more: `*.example.com` (not `example.com`
+  itself), `example.*`. Case and a dot at the end do not count; other letters (`bücher.example`)
+  stand for their A-labels (IDNA).
+- **path**: of a file; a relative one starts at the directory of the config file.
 - **who may connect**: an address, a CIDR, a range `"10.0.0.1-10.0.0.9"` (IPv6 too), a glob
   `"192.168.1.*"` (whole numbers at the end of an IPv4 address, `"10.*"` too), or
   `"file:lists/a.txt"`: a file with one of these a line, and comments after `#`.
@@ -44,10 +48,25 @@ setting is silently without effect.
 _OUTRO: Final = """\
 ## How the keys work together
 
-- Of several routes on a port, the one with the higher `priority` wins; then the one whose
-  `client_ips` hold the client by the longer prefix (a route without `client_ips` comes last); then
-  the one with more other criteria; then a port that is written by itself before a range; then the
-  order of the file.
+- Of several routes on a port, the one with the higher `priority` wins; then the one with the more
+  specific domain (exact, then the longer wildcard, then none); then the one whose `client_ips` hold
+  the client by the longer prefix (a route without `client_ips` comes last); then the one with more
+  other criteria; then a port that is written by itself before a range; then the order of the file.
+- `domains`, `tls_versions` and `alpn` are about the ClientHello, so a route with one of them, or
+  with `tls` in its action, is for TLS clients only. Without `tls` in the action TLS stays closed.
+- `upstream_tls` without `tls` in the action is for plain clients: their bytes go to the target over
+  TLS. `terminate-and-reencrypt` is `terminate` with `upstream_tls`, whose keys all have defaults.
+- Certificates, keys and password files are PEM and text, and are read and checked when the config
+  is, so again at each reload: by the supervisor only. Those of disabled routes are not looked at.
+- Of several certificates, the one for the name that the client asks for is shown, else the first.
+  Routes on a port that end TLS for the same names (`*.example.com` covers `a.example.com`) must
+  have the same `tls`.
+- Versions below TLS 1.2 are not spoken (RFC 8996). `tls_versions` and `passthrough` route them.
+- `identities` see the client's certificate after it was verified, so they need a `client_auth` that
+  asks for one; `sni` needs a route that is for TLS clients only. The first entry whose fields all
+  match rules, by its `block` and `allow`; whom none matches is refused.
+- A target is checked by `upstream_tls` against `server_name`, else against its host; an IP address
+  must be among the addresses of its certificate, and no name is asked for.
 - `keep_alive: extended` multiplies `idle` by 6; `immortal` means no idle timeout. An `idle` of 0
   stays 0.
 - `half_open: true` switches the `half_closed` timer off.
@@ -63,10 +82,9 @@ _OUTRO: Final = """\
   first, then that of the route that was chosen; it never decides which route that is. A client on
   a Unix socket has no address: it is in no list, so any `allow` refuses it, and it meets no limit
   per address.
-- A relative path of a list file or of `log.access.file` starts at the directory of the config file.
-  List files are read when the config is checked, so again at each reload: by the supervisor only,
-  64 MiB and a million entries at most. A config or list that goes on changing while it is read is
-  refused; write it under another name and rename it.
+- List files are read when the config is checked, so again at each reload: by the supervisor only,
+  64 MiB and a million entries at most. A file that goes on changing while it is read is refused;
+  write it under another name and rename it.
 - Limits hold over all workers together. `connection_rate_per_ip: "300/1m"`: within any minute, 300
   new connections of one address (IPv6: of its /64 network).
 - A template of `log.access.format` is text with fields; `{{` and `}}` are braces. The fields, as in

@@ -6,7 +6,7 @@ from os.path import isdir  # False, and no error, for a path that may not be loo
 from pathlib import Path as FilePath
 
 from shared.address_set import everyone_of
-from shared.config import AddressEntry, Config, RouteSecurity
+from shared.config import AccessRules, AddressEntry, Config, Identity
 from shared.units import short
 from supervisor.config_findings import Findings
 from supervisor.config_lists import ListFiles
@@ -16,15 +16,21 @@ from supervisor.config_read import ReadError
 
 def check_security(config: Config, found: Findings, lists: ListFiles) -> None:
     """Fill the entries that name a list file; rules that let nobody in are warned of."""
-    places: list[tuple[RouteSecurity, Path]] = [(config.security, ("security",))]
+    places: list[tuple[AccessRules | Identity, Path]] = [(config.security, ("security",))]
     for index, route in enumerate(config.routes):
-        places.append((route.security, found.route(index, "security")))
+        path = found.route(index, "security")
+        places.append((route.security, path))
+        for number, identity in enumerate(route.security.identities):
+            places.append((identity, (*path, "identities", number)))
     for rules, path in places:
         if not rules.allow and not rules.block:
             continue
         _check_allow(rules.allow, (*path, "allow"), found, lists)
         for number, entry in enumerate(rules.block):
-            _check_block(entry, (*path, "block", number), found, lists)
+            place = (*path, "block", number)
+            # One identity may well be refused from everywhere.
+            if _fill(entry, place, found, lists) and isinstance(rules, AccessRules):
+                _warn_of_everyone(entry, place, found)
 
 
 def check_list_files(rules: object, path: Path, found: Findings, lists: ListFiles) -> None:
@@ -39,6 +45,9 @@ def check_list_files(rules: object, path: Path, found: Findings, lists: ListFile
             except ValueError:
                 continue  # the walker reports it
             _fill(entry, (*path, key, number), found, lists)
+    identities = rules.get("identities")
+    for number, each in enumerate(identities if isinstance(identities, list) else []):
+        check_list_files(each, (*path, "identities", number), found, lists)
 
 
 def check_access_log(config: Config, found: Findings, directory: FilePath) -> None:
@@ -69,9 +78,7 @@ def _check_allow(
         )
 
 
-def _check_block(entry: AddressEntry, path: Path, found: Findings, lists: ListFiles) -> None:
-    if not _fill(entry, path, found, lists):
-        return
+def _warn_of_everyone(entry: AddressEntry, path: Path, found: Findings) -> None:
     for version in everyone_of(entry.addresses):
         message = f"{short(str(entry))} blocks every IPv{version} address"
         found.warn(path, message, code="blocks_everyone")

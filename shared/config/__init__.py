@@ -3,7 +3,14 @@
 from shared.config.base import ConfigStruct
 from shared.config.logs import AccessLog, Log
 from shared.config.scalars import Source, decode_hook
-from shared.config.security import AddressEntry, RateLimit, RouteSecurity, Security
+from shared.config.security import (
+    AccessRules,
+    AddressEntry,
+    Identity,
+    RateLimit,
+    RouteSecurity,
+    Security,
+)
 from shared.config.structs import (
     Action,
     Admin,
@@ -13,20 +20,33 @@ from shared.config.structs import (
     ProxyProtocol,
     ProxyProtocolOverride,
     Route,
-    RouteTimeouts,
     Target,
     TargetFields,
-    Timeouts,
     TlvFields,
+)
+from shared.config.timeouts import RouteTimeouts, Timeouts
+from shared.config.tls import (
+    AuthorityFile,
+    Certificate,
+    CertificateFile,
+    ClientAuth,
+    Tls,
+    UpstreamTls,
 )
 
 __all__ = [
     "AccessLog",
+    "AccessRules",
     "Action",
     "AddressEntry",
     "Admin",
+    "AuthorityFile",
+    "Certificate",
+    "CertificateFile",
+    "ClientAuth",
     "Config",
     "ConfigStruct",
+    "Identity",
     "ListenerOverride",
     "Log",
     "Match",
@@ -41,6 +61,8 @@ __all__ = [
     "Target",
     "TargetFields",
     "Timeouts",
+    "Tls",
     "TlvFields",
+    "UpstreamTls",
     "decode_hook",
 ]

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from shared.address_set import build, parse_range
 from shared.config.base import ConfigStruct, doc
+from shared.config.identities import IdentityMatch
 from shared.config.scalars import Readable
 from shared.plan import AddressSet
 from shared.units import kind_of, parse_duration, short
@@ -93,10 +94,9 @@ assert issubclass(AddressEntry, Readable)
 assert issubclass(RateLimit, Readable)
 
 
-class RouteSecurity(ConfigStruct, frozen=True, kw_only=True):
-    """Access rules and limits of one route, in addition to the global `security`."""
+class AccessRules(ConfigStruct, frozen=True, kw_only=True):
+    """What the global `security` and that of a route have in common."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"identities", "auth", "rate_limit"})
     allow: Annotated[
         list[AddressEntry], doc("Who may connect; `[]`: anyone whom `block` does not have")
     ] = field(default_factory=list)
@@ -117,10 +117,34 @@ class RouteSecurity(ConfigStruct, frozen=True, kw_only=True):
     ] = None
 
 
-class Security(RouteSecurity, frozen=True, kw_only=True):
+class Identity(ConfigStruct, frozen=True, kw_only=True):
+    """From where clients with this identity may come. The first entry that matches rules."""
+
+    elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
+        IdentityMatch.plain, "write it in `match`, beside `allow` and `block`"
+    )
+    match: Annotated[IdentityMatch, doc("Who the client is")]
+    allow: Annotated[list[AddressEntry], doc("Where they may come from; `[]`: from anywhere")] = (
+        field(default_factory=list)
+    )
+    block: Annotated[
+        list[AddressEntry], doc("Where they may not come from, even if `allow` has it")
+    ] = field(default_factory=list)
+
+
+class RouteSecurity(AccessRules, frozen=True, kw_only=True):
+    """Access rules and limits of one route, in addition to the global `security`."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"auth", "rate_limit"})
+    identities: Annotated[
+        list[Identity],
+        doc("Rules by who the client is; whom none matches is refused. `[]`: not asked"),
+    ] = field(default_factory=list)
+
+
+class Security(AccessRules, frozen=True, kw_only=True):
     """Access rules and limits for every connection, before anything else is done with it."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset()
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
         ("identities", "auth", "rate_limit"), "it belongs to the `security` of a route"
     )

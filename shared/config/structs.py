@@ -11,8 +11,10 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
 
 from shared.config.base import ConfigStruct, doc
+from shared.config.domains import Domain
 from shared.config.logs import Log
 from shared.config.scalars import (
     DialHost,
@@ -22,7 +24,6 @@ from shared.config.scalars import (
     PortEntry,
     PositiveSeconds,
     RouteName,
-    Seconds,
     Source,
     TextOrFields,
     TlvType,
@@ -31,6 +32,8 @@ from shared.config.scalars import (
     decode_hook,
 )
 from shared.config.security import LIMITS, RouteSecurity, Security
+from shared.config.timeouts import RouteTimeouts, Timeouts
+from shared.config.tls import MAX_ALPN_NAMES, AlpnName, Tls, TlsVersion, UpstreamTls
 from shared.units import Address, kind_of, parse_address
 
 KeepAlive = Literal["standard", "extended", "immortal"]
@@ -113,68 +116,6 @@ class ListenerOverride(ConfigStruct, frozen=True, kw_only=True):
     ] = ProxyProtocolOverride()
 
 
-class Timeouts(ConfigStruct, frozen=True, kw_only=True):
-    """Global timeouts; a route may override those that are listed at `timeouts` of its action."""
-
-    plain: ClassVar[tuple[str, ...]] = (
-        "connect",
-        "initial_data",
-        "idle",
-        "half_closed",
-        "lifetime",
-        "drain",
-        "shutdown_delay",
-        "watchdog",
-    )
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"tls_handshake", "request_head", "http_keep_alive", "response"}
-    )
-    connect: Annotated[
-        PositiveSeconds, doc("Dialling the target, all tries together; apart from idle")
-    ] = PositiveSeconds(30)
-    initial_data: Annotated[
-        PositiveSeconds, doc("First bytes of the client, where a route needs them to be chosen")
-    ] = PositiveSeconds(60)
-    idle: Annotated[Seconds, doc("No byte either way; 0: no such limit")] = Seconds(14400)
-    half_closed: Annotated[
-        Seconds,
-        doc("One side has ended and the other sends nothing more, from its last byte; 0: at once"),
-    ] = Seconds(30)
-    lifetime: Annotated[Seconds, doc("A connection as a whole; 0: no such limit")] = Seconds(0)
-    drain: Annotated[
-        Seconds, doc("What is open, after a stop or after its route was removed; 0: at once")
-    ] = Seconds(30)
-    shutdown_delay: Annotated[
-        Seconds, doc("`/readyz` fails and accept goes on, before the drain; 0: none")
-    ] = Seconds(0)
-    watchdog: Annotated[
-        PositiveSeconds, doc("A worker that is silent for this long is replaced")
-    ] = PositiveSeconds(10)
-
-
-class RouteTimeouts(ConfigStruct, frozen=True, kw_only=True):
-    """Over the global `timeouts`, for one route; what is not written stays global."""
-
-    plain: ClassVar[tuple[str, ...]] = (
-        "connect",
-        "initial_data",
-        "idle",
-        "half_closed",
-        "lifetime",
-        "drain",
-    )
-    not_yet: ClassVar[frozenset[str]] = Timeouts.not_yet
-    elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("shutdown_delay", "watchdog"), "it is global only: top-level timeouts"
-    )
-    connect: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
-    initial_data: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
-    idle: Annotated[Seconds | None, doc("See `timeouts`")] = None
-    half_closed: Annotated[Seconds | None, doc("See `timeouts`")] = None
-    lifetime: Annotated[Seconds | None, doc("See `timeouts`")] = None
-    drain: Annotated[Seconds | None, doc("See `timeouts`")] = None
-
-
 class TargetFields(ConfigStruct, frozen=True, kw_only=True):
     """A target as a mapping."""
 
@@ -238,9 +179,9 @@ class TlvFields(ConfigStruct, frozen=True, kw_only=True):
 class Match(ConfigStruct, frozen=True, kw_only=True):
     """Which connections a route is for; every criterion that is given must hold."""
 
-    plain: ClassVar[tuple[str, ...]] = ("ports", "client_ips")
+    plain: ClassVar[tuple[str, ...]] = ("ports", "domains", "client_ips", "tls_versions", "alpn")
     not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"domains", "paths", "methods", "headers", "query", "cookies", "tls_versions", "alpn"}
+        {"paths", "methods", "headers", "query", "cookies"}
     )
     not_yet_values: ClassVar[dict[str, frozenset[str]]] = {"protocol": frozenset({"http"})}
     ports: Annotated[
@@ -248,10 +189,22 @@ class Match(ConfigStruct, frozen=True, kw_only=True):
         Meta(min_length=1),
         doc("Ports, ranges and Unix sockets to serve (`listen` does not apply to a Unix socket)"),
     ]
+    domains: Annotated[
+        list[Domain],
+        doc("The name that a TLS client asks for (SNI); `*`: one label or more. `[]`: any or none"),
+    ] = field(default_factory=list)
     client_ips: Annotated[
         list[NetworkText], doc("The client address must lie in one of these; `[]`: anyone")
     ] = field(default_factory=list)
     tls: Annotated[bool | None, doc("true: TLS clients only; false: others only; null: any")] = None
+    tls_versions: Annotated[
+        list[TlsVersion], doc("The ClientHello must offer one of these; `[]`: any")
+    ] = field(default_factory=list)
+    alpn: Annotated[
+        list[AlpnName],
+        Meta(max_length=MAX_ALPN_NAMES),
+        doc("The ClientHello must offer one of these protocols; `[]`: any"),
+    ] = field(default_factory=list)
     protocol: Annotated[Literal["tcp"] | None, doc("null is `tcp` too")] = None
 
 
@@ -260,8 +213,6 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
 
     not_yet: ClassVar[frozenset[str]] = frozenset(
         {
-            "tls",
-            "upstream_tls",
             "headers",
             "rewrite",
             "host",
@@ -280,7 +231,9 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
         ),
     }
     elsewhere: ClassVar[dict[str, str]] = {
-        "security": "write it in the route, beside `match` and `action`"
+        "security": "write it in the route, beside `match` and `action`",
+        **dict.fromkeys(("certificates", "client_auth", "min_version"), "write it in `tls`"),
+        **dict.fromkeys(("domains", "tls_versions", "alpn"), "write it in `match`"),
     }
     type: Annotated[Literal["forward"], doc("Relay to one of `targets`")]
     targets: Annotated[list[Target], Meta(min_length=1), doc("Where to dial, by weight")]
@@ -295,10 +248,23 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
             "on those that came"
         ),
     ] = field(default_factory=list)
+    tls: Annotated[
+        Tls | None, doc("What is done with TLS of clients; null: bytes pass as they are")
+    ] = None
+    upstream_tls: Annotated[
+        UpstreamTls | None, doc("The target is spoken to over TLS; null: it gets plain bytes")
+    ] = None
     engine: Annotated[Literal["userspace"], doc("How bytes are moved")] = "userspace"
     timeouts: Annotated[RouteTimeouts, doc("Over the global `timeouts`")] = RouteTimeouts()
     keep_alive: Annotated[KeepAlive | None, doc("Over the global `keep_alive`")] = None
     half_open: Annotated[bool | None, doc("Over the global `half_open`")] = None
+
+    def __post_init__(self) -> None:
+        """Encrypting again is TLS to the target with all its defaults."""
+        super().__post_init__()
+        reencrypts = self.tls is not None and self.tls.mode == "terminate-and-reencrypt"
+        if reencrypts and self.upstream_tls is None:
+            force_setattr(self, "upstream_tls", UpstreamTls())
 
 
 class Route(ConfigStruct, frozen=True, kw_only=True):
@@ -308,8 +274,12 @@ class Route(ConfigStruct, frozen=True, kw_only=True):
     not_yet: ClassVar[frozenset[str]] = frozenset({"http"})
     elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("timeouts", "keep_alive", "half_open", "targets"), "write it in `action`"),
-        **dict.fromkeys(("ports", "client_ips"), "write it in `match`"),
-        **dict.fromkeys(("allow", "block", *LIMITS), "write it in `security`"),
+        **dict.fromkeys(
+            ("ports", "domains", "client_ips", "tls_versions", "alpn"), "write it in `match`"
+        ),
+        **dict.fromkeys(("upstream_tls", "certificates"), "write it in `action`"),
+        "tls": "write it in `action`, or in `match` for who it is",
+        **dict.fromkeys(("allow", "block", "identities", *LIMITS), "write it in `security`"),
     }
     name: Annotated[RouteName, doc("Unique; in logs and counters. A route is known by it")]
     enabled: Annotated[bool, doc("false: as if the route were not written")] = True

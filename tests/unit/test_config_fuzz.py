@@ -13,9 +13,8 @@ from shared.plan import Endpoints, Plan
 from supervisor.compile import ListenerIds, compile_plan, names_of
 from supervisor.config_file import FORMATS, Format, load_bytes
 from supervisor.config_positions import render
+from tests.helpers.example_files import NAMES, copy_examples
 
-FOLDER = Path(__file__).parents[2] / "docs" / "examples"
-EXAMPLES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 ROUNDS = 250  # per example
 PIECES = [
     *(
@@ -36,10 +35,17 @@ PIECES = [
 ]
 
 
-def read(data: bytes, format_: Format) -> Config | list[Problem]:
-    """The config of the bytes, or what is wrong with them."""
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the examples, with the files that they name."""
+    return copy_examples(tmp_path_factory.mktemp("docs"))
+
+
+def read(data: bytes, path: Path) -> Config | list[Problem]:
+    """The config of the bytes in place of the file's own, or what is wrong with them."""
+    format_: Format = FORMATS[path.suffix]
     try:
-        return load_bytes(data, "f", format_, FOLDER).config
+        return load_bytes(data, "f", format_, path.parent).config
     except ConfigError as exc:
         return exc.problems
 
@@ -54,16 +60,16 @@ def damage(data: bytes, dice: random.Random) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_damaged_files(path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_files(name: str, examples: Path) -> None:
     """Bytes that were damaged anywhere are refused with problems that can be shown, or served."""
-    format_: Format = FORMATS[path.suffix]
-    dice = random.Random(path.name)
+    path = examples / name
+    dice = random.Random(name)
     data = path.read_bytes()
     refused = 0
     for _ in range(ROUNDS):
         text = damage(data, dice)
-        config = read(text, format_)
+        config = read(text, path)
         if isinstance(config, list):
             refused += 1
             assert config, text
@@ -78,11 +84,12 @@ def test_damaged_files(path: Path) -> None:
     assert refused > ROUNDS // 4
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_files_that_end_early(path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_files_that_end_early(name: str, examples: Path) -> None:
     """A file cut at any byte, as by a full disk, gives a config or a ConfigError."""
+    path = examples / name
     data = path.read_bytes()
     step = max(1, len(data) // 200)
-    cut = [read(data[:end], FORMATS[path.suffix]) for end in range(0, len(data), step)]
+    cut = [read(data[:end], path) for end in range(0, len(data), step)]
     assert all(isinstance(found, Config) or found for found in cut)
     assert isinstance(cut[0], list)

@@ -8,9 +8,15 @@ import pytest
 
 from supervisor.config_file import load
 from supervisor.config_reference import reference
+from tests.helpers.example_files import NAMES, copy_examples
 
 DOCS = Path(__file__).parents[2] / "docs"
-EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the examples, with their certificates."""
+    return copy_examples(tmp_path_factory.mktemp("docs"))
 
 
 def test_reference_is_up_to_date() -> None:
@@ -18,14 +24,14 @@ def test_reference_is_up_to_date() -> None:
     assert (DOCS / "config.md").read_text() == reference()
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_example_is_accepted_without_warning(path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_example_is_accepted_without_warning(name: str, examples: Path) -> None:
     """Every example file is a config that may be served as it is."""
-    loaded = load(path)
+    loaded = load(examples / name)
     assert loaded.warnings == []
     assert loaded.config.routes
 
 
 def test_there_are_examples_of_each_format() -> None:
     """YAML, JSON and TOML are all shown."""
-    assert {path.suffix for path in EXAMPLES} == {".yaml", ".json", ".toml"}
+    assert {Path(name).suffix for name in NAMES} == {".yaml", ".json", ".toml"}

@@ -35,7 +35,13 @@ GOOD: dict[str, Any] = {
         "local": "close",
     },
     "listeners": [{"ports": [8443], "listen": ["127.0.0.1"], "proxy_protocol": {"trusted": []}}],
-    "timeouts": {"connect": "3s", "idle": 0, "drain": 1.5, "watchdog": "10s"},
+    "timeouts": {
+        "connect": "3s",
+        "tls_handshake": "5s",
+        "idle": 0,
+        "drain": 1.5,
+        "watchdog": "10s",
+    },
     "keep_alive": "extended",
     "half_open": True,
     "dns_refresh": "30s",
@@ -56,16 +62,44 @@ GOOD: dict[str, Any] = {
             "match": {
                 "ports": [80, "8000-8010", "unix:/run/a"],
                 "client_ips": ["10.0.0.0/8"],
+                "domains": ["a.example", "*.b.example", "c.*"],
                 "tls": None,
+                "tls_versions": ["1.2", "1.3"],
+                "alpn": ["h2"],
                 "protocol": "tcp",
             },
-            "security": {"allow": [], "block": ["::1"], "connection_rate_per_ip": None},
+            "security": {
+                "allow": [],
+                "block": ["::1"],
+                "connection_rate_per_ip": None,
+                "identities": [
+                    {"match": {"cn": "a*", "fingerprint": "AB:*"}, "allow": ["10.0.0.0/8"]},
+                    {"match": {"sni": "*.a.example", "subject": None}, "block": ["::1"]},
+                ],
+            },
             "action": {
                 "type": "forward",
                 "targets": ["a:1", {"host": "b", "port": "preserve", "weight": 2}],
                 "balance": "round_robin",
                 "send_proxy": "v2",
                 "send_proxy_tlvs": ["alpn", {"type": 0xE1, "value": "hex:00"}],
+                "tls": {
+                    "mode": "terminate",
+                    "certificates": [{"cert": "a.pem", "key": "a.key"}, {"cert": "b.pem"}],
+                    "min_version": "1.2",
+                    "ciphers": "ECDHE+AESGCM",
+                    "alpn": ["h2", "http/1.1"],
+                    "client_auth": {"mode": "required", "ca": "ca.pem"},
+                },
+                "upstream_tls": {
+                    "verify": True,
+                    "ca": None,
+                    "server_name": "b.example",
+                    "cert": "c.pem",
+                    "key": "c.key",
+                    "password_file": None,
+                    "alpn": [],
+                },
                 "engine": "userspace",
                 "timeouts": {"idle": "2h", "connect": None},
                 "keep_alive": "immortal",
@@ -84,11 +118,12 @@ VALUES: list[Any] = [
     *("5s", "0s", "auto", "preserve", "a:1", "10.0.0.0/8", "unix:/x", "unix:" + "x" * 200, "alpn"),
     *("forward", "redirect", "handler", "::1", "\ud800", "\0", [], {}, [1], [[]], {"a": 1}),
     *({"host": "a", "port": 1}, {"type": 1, "value": "x"}, ["a:1"], {"type": "respond"}),
+    *("1.3", "1.0", "*.a.example", "a.*.b", "terminate", "required", "a.pem", {"cn": "*"}),
     *("300/1m", "0/1m", "10.*", "file:x", "json", "combined", "{client}", "{x}", {"file": "x"}),
 ]
 KEYS = [
     *("tragets", "x", "security", "http", "type", "host", "port", "timeouts", "tls", "", "name"),
-    *("allow", "access", "identities"),
+    *("allow", "access", "identities", "certificates", "alpn", "user", "acme"),
 ]
 
 
@@ -188,16 +223,14 @@ def test_top_level_keys_not_available(key: str) -> None:
     assert found(**{key: []}) == [(key, f"`{key}` is not available yet", "")]
 
 
-@pytest.mark.parametrize(
-    "key", ["domains", "paths", "methods", "headers", "query", "cookies", "tls_versions", "alpn"]
-)
+@pytest.mark.parametrize("key", ["paths", "methods", "headers", "query", "cookies"])
 def test_match_keys_not_available(key: str) -> None:
     """Criteria of later versions are refused by name."""
     problems = found(routes=route(match={"ports": [80], key: []}))
     assert problems == [(f"routes[0].match.{key}", f"`{key}` is not available yet", "")]
 
 
-@pytest.mark.parametrize("key", ["tls", "upstream_tls", "headers", "rewrite", "host"])
+@pytest.mark.parametrize("key", ["headers", "rewrite", "host"])
 def test_action_keys_not_available(key: str) -> None:
     """Keys of the action of later versions are refused by name."""
     problems = found(routes=route(action=action(**{key: {}})))
@@ -230,9 +263,19 @@ def test_action_types_not_available(kind: str) -> None:
             "http",
         ),
         (
-            {"routes": route(security={"identities": []})},
-            "routes[0].security.identities",
-            "identities",
+            {"routes": route(security={"identities": [{"match": {"user": "a"}}]})},
+            "routes[0].security.identities[0].match.user",
+            "user",
+        ),
+        (
+            {"routes": route(action=action(tls={"acme": {}}))},
+            "routes[0].action.tls.acme",
+            "acme",
+        ),
+        (
+            {"routes": route(action=action(tls={"certificate": "auto"}))},
+            "routes[0].action.tls.certificate",
+            "certificate",
         ),
         ({"routes": route(security={"auth": {}})}, "routes[0].security.auth", "auth"),
         (
@@ -247,7 +290,7 @@ def test_action_types_not_available(kind: str) -> None:
         ),
         ({"log": {"access": {"file": "x", "format": "ecs"}}}, "log.access.format", "ecs"),
         ({"timeouts": {"response": 0}}, "timeouts.response", "response"),
-        ({"timeouts": {"tls_handshake": "1s"}}, "timeouts.tls_handshake", "tls_handshake"),
+        ({"timeouts": {"request_head": "1s"}}, "timeouts.request_head", "request_head"),
     ],
 )
 def test_other_things_not_available(changes: dict[str, Any], path: str, word: str) -> None:
@@ -275,6 +318,11 @@ def test_key_in_the_wrong_place() -> None:
         "write it in the route, beside `match` and `action`",
     )
     assert found(routes=route(block=[]))[0][2] == "write it in `security`"
+    assert found(routes=route(domains=[]))[0][2] == "write it in `match`"
+    assert found(routes=route(identities=[]))[0][2] == "write it in `security`"
+    inner = action(tls={"ca": "ca.pem"})
+    assert "client_auth" in found(routes=route(action=inner))[0][2]
+    assert found(security={"identities": []})[0][2] == "it belongs to the `security` of a route"
     assert found(max_connections=3)[0][2] == "write it in `security`"
     assert found(security={"auth": {}})[0][2] == "it belongs to the `security` of a route"
 

@@ -1,0 +1,74 @@
+"""The key `timeouts`, of the whole config and of a route."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from shared.config.base import ConfigStruct, doc
+from shared.config.scalars import PositiveSeconds, Seconds
+
+
+class Timeouts(ConfigStruct, frozen=True, kw_only=True):
+    """Global timeouts; a route may override those that are listed at `timeouts` of its action."""
+
+    plain: ClassVar[tuple[str, ...]] = (
+        "connect",
+        "initial_data",
+        "tls_handshake",
+        "idle",
+        "half_closed",
+        "lifetime",
+        "drain",
+        "shutdown_delay",
+        "watchdog",
+    )
+    not_yet: ClassVar[frozenset[str]] = frozenset({"request_head", "http_keep_alive", "response"})
+    connect: Annotated[
+        PositiveSeconds, doc("Dialling the target, all tries together; apart from idle")
+    ] = PositiveSeconds(30)
+    initial_data: Annotated[
+        PositiveSeconds, doc("First bytes of the client, where a route needs them to be chosen")
+    ] = PositiveSeconds(60)
+    tls_handshake: Annotated[
+        PositiveSeconds, doc("A TLS handshake as a whole, with the client or with the target")
+    ] = PositiveSeconds(10)
+    idle: Annotated[Seconds, doc("No byte either way; 0: no such limit")] = Seconds(14400)
+    half_closed: Annotated[
+        Seconds,
+        doc("One side has ended and the other sends nothing more, from its last byte; 0: at once"),
+    ] = Seconds(30)
+    lifetime: Annotated[Seconds, doc("A connection as a whole; 0: no such limit")] = Seconds(0)
+    drain: Annotated[
+        Seconds, doc("What is open, after a stop or after its route was removed; 0: at once")
+    ] = Seconds(30)
+    shutdown_delay: Annotated[
+        Seconds, doc("`/readyz` fails and accept goes on, before the drain; 0: none")
+    ] = Seconds(0)
+    watchdog: Annotated[
+        PositiveSeconds, doc("A worker that is silent for this long is replaced")
+    ] = PositiveSeconds(10)
+
+
+class RouteTimeouts(ConfigStruct, frozen=True, kw_only=True):
+    """Over the global `timeouts`, for one route; what is not written stays global."""
+
+    plain: ClassVar[tuple[str, ...]] = (
+        "connect",
+        "initial_data",
+        "tls_handshake",
+        "idle",
+        "half_closed",
+        "lifetime",
+        "drain",
+    )
+    not_yet: ClassVar[frozenset[str]] = Timeouts.not_yet
+    elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("shutdown_delay", "watchdog"), "it is global only: top-level timeouts"
+    )
+    connect: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    initial_data: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    tls_handshake: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    idle: Annotated[Seconds | None, doc("See `timeouts`")] = None
+    half_closed: Annotated[Seconds | None, doc("See `timeouts`")] = None
+    lifetime: Annotated[Seconds | None, doc("See `timeouts`")] = None
+    drain: Annotated[Seconds | None, doc("See `timeouts`")] = None
