@@ -18,6 +18,7 @@ from aiohttp import web
 from shared.errors import StartError
 from shared.stats import Totals
 from supervisor import port_owner
+from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 from supervisor.metrics import Reading, as_json, render
 
@@ -55,6 +56,10 @@ class AdminView(Protocol):
 
     def facts(self) -> Facts:
         """What the supervisor knows of itself."""
+        ...
+
+    def certificates(self) -> list[Use]:
+        """The certificates that clients see, by route."""
         ...
 
 
@@ -146,6 +151,7 @@ class AdminServer:
             worker_lags=view.worker_lags(),
             worker_loads=view.worker_loads(),
             restarts=view.restarts(),
+            certificates=view.certificates(),
         )
 
     def _readiness(self) -> web.Response:

@@ -41,6 +41,7 @@ class Commands:
         self._verbs: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "ping": self._ping,
             "status": self._status,
+            "routes": self._routes,
             "workers": self._workers,
             "resize": self._resize,
             "reload": self._reload,
@@ -60,6 +61,10 @@ class Commands:
     async def _status(self, _: dict[str, Any]) -> Reply:
         code = DEGRADED if self._overview.is_degraded() else OK
         return Reply(exit_code=code, data=self._overview.status())
+
+    async def _routes(self, _: dict[str, Any]) -> Reply:
+        # In a thread, since ten thousand of them take longer than the loop may be held.
+        return Reply(exit_code=OK, data=await asyncio.to_thread(self._overview.routes().data))
 
     async def _workers(self, _: dict[str, Any]) -> Reply:
         return Reply(exit_code=OK, data=self._overview.workers())

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
 from msgspec import Struct, structs
 
-from shared.messages import ROUTES_PER_MESSAGE, Prepare, PrepareRoutes, PrepareSet, encode
-from shared.plan import Endpoints, Plan
+from shared.messages import (
+    ROUTES_PER_MESSAGE,
+    Prepare,
+    PrepareCertificates,
+    PrepareRoutes,
+    PrepareSet,
+    encode,
+)
+from shared.plan import AuthorityPlan, CertificatePlan, Endpoints, Plan
+
+# A worker decodes a message in one step, and builds at most so many contexts from it.
+CERTIFICATES_PER_MESSAGE: Final = 64
+CERTIFICATE_BYTES_PER_MESSAGE: Final = 256 << 10  # a system's bundle of authorities has 0.2 MiB
 
 
 class EncodedPlan(Struct, frozen=True):
-    """``prepare``, then ``sets`` and ``batches``, in this order (`shared/messages.py`)."""
+    """``prepare``, then ``sets``, ``certificates`` and ``batches``, in this order.
+
+    See `shared/messages.py`. The certificates' messages hold their keys: no repr shows them.
+    """
 
     plan: Plan
     prepare: bytes
     sets: list[bytes]
+    certificates: list[bytes]
     batches: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"EncodedPlan({self.plan.generation})"
 
     def messages(self) -> Iterator[bytes]:
         """All of it, in the order in which it is sent."""
         yield self.prepare
         yield from self.sets
+        yield from self.certificates
         yield from self.batches
 
     def resolved(self, endpoints: Endpoints) -> EncodedPlan:
@@ -39,12 +59,43 @@ async def encode_plan(plan: Plan) -> EncodedPlan:
     for addresses in plan.address_sets:
         sets.append(encode(PrepareSet(generation=number, addresses=addresses)))
         await asyncio.sleep(0)
+    certificates = []
+    for batch in _certificate_batches(plan):
+        certificates.append(encode(batch))
+        await asyncio.sleep(0)
     batches = []
     for start in range(0, len(plan.routes), ROUTES_PER_MESSAGE):
         routes = list(plan.routes[start : start + ROUTES_PER_MESSAGE])
         batches.append(encode(PrepareRoutes(generation=number, routes=routes)))
         await asyncio.sleep(0)
-    return EncodedPlan(plan, _encode_prepare(plan), sets, batches)
+    return EncodedPlan(plan, _encode_prepare(plan), sets, certificates, batches)
+
+
+def _certificate_batches(plan: Plan) -> Iterator[PrepareCertificates]:
+    """All certificates, then all authorities, each in the plan's order."""
+    for certificates in _slices(plan.certificates, lambda one: len(one.chain) + len(one.key)):
+        yield PrepareCertificates(generation=plan.generation, certificates=certificates)
+    for authorities in _slices(plan.authorities, lambda one: len(one.pem)):
+        yield PrepareCertificates(generation=plan.generation, authorities=authorities)
+
+
+_Sent = TypeVar("_Sent", CertificatePlan, AuthorityPlan)
+
+
+def _slices(items: Iterable[_Sent], size_of: Callable[[_Sent], int]) -> Iterator[list[_Sent]]:
+    """As many as go into one message; one that is too large alone goes alone."""
+    taken: list[_Sent] = []
+    size = 0
+    for item in items:
+        more = size_of(item)
+        is_full = len(taken) == CERTIFICATES_PER_MESSAGE
+        if taken and (is_full or size + more > CERTIFICATE_BYTES_PER_MESSAGE):
+            yield taken
+            taken, size = [], 0
+        taken.append(item)
+        size += more
+    if taken:
+        yield taken
 
 
 def _encode_prepare(plan: Plan) -> bytes:
@@ -56,5 +107,7 @@ def _encode_prepare(plan: Plan) -> bytes:
         security=plan.security,
         address_sets=len(plan.address_sets),
         access=plan.access,
+        certificates=len(plan.certificates),
+        authorities=len(plan.authorities),
     )
     return encode(prepare)

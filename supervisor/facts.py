@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
+
+WARN_DAYS: Final = 21  # before a certificate expires
 
 
 class Facts(Struct, frozen=True, kw_only=True):

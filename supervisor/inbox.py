@@ -21,6 +21,7 @@ from shared.messages import (
     WorkerMessage,
 )
 from supervisor.log_control import LogControl
+from supervisor.ticket_secret import TicketSecrets
 from supervisor.worker_pool import WorkerPool
 from supervisor.worker_process import WorkerProcess
 
@@ -28,9 +29,12 @@ from supervisor.worker_process import WorkerProcess
 class Inbox:
     """Takes every message of every worker; one of a worker that is gone concerns nobody."""
 
-    def __init__(self, pool: WorkerPool, logs: LogControl, log: Logger) -> None:
+    def __init__(
+        self, pool: WorkerPool, logs: LogControl, tickets: TicketSecrets, log: Logger
+    ) -> None:
         self._pool = pool
         self._logs = logs
+        self._tickets = tickets
         self._log = log
 
     def take(self, message: FromWorker) -> None:
@@ -50,6 +54,7 @@ class Inbox:
                 generations.serves(worker, generation)
             case Hello(protocol=protocol):
                 if protocol == PROTOCOL:
+                    self._tickets.greet(worker)
                     generations.hello(worker)
                     self._logs.greet(worker)
                 else:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -27,6 +27,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from shared.stats import CONNECT_BUCKETS, Histogram, Totals
+from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 
 
@@ -39,6 +40,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     worker_lags: dict[int, float]  # slot: seconds
     worker_loads: dict[int, WorkerLoad]  # slot: what its workers accepted and hold
     restarts: dict[str, int]  # reason: times
+    certificates: list[Use] = field(default_factory=list)  # that clients see
 
 
 def render(reading: Reading, accept: str) -> tuple[bytes, str]:
@@ -71,6 +73,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield from _targets(reading.totals)
     yield from _workers(reading)
     yield from _config(reading)
+    yield from _certificates(reading)
 
 
 class _Reader(Collector):
@@ -103,13 +106,18 @@ def _listeners(totals: Totals) -> Iterator[Metric]:
     refused = _counter(
         "refused", "Connections that ended before a route was chosen.", "listener", "end"
     )
+    handshakes = _counter(
+        "tls_handshakes", "TLS handshakes with clients, by outcome.", "listener", "result"
+    )
     for name, listener in totals.listeners.items():
         accepted.add_metric([name], listener.accepted)
         for result, count in listener.proxy_headers.items():
             headers.add_metric([name, result], count)
         for end, count in listener.refused.items():
             refused.add_metric([name, end], count)
-    yield from (accepted, headers, refused)
+        for result, count in listener.tls_handshakes.items():
+            handshakes.add_metric([name, result], count)
+    yield from (accepted, headers, refused, handshakes)
 
 
 def _routes(totals: Totals) -> Iterator[Metric]:
@@ -217,3 +225,15 @@ def _config(reading: Reading) -> Iterator[Metric]:
     build = InfoMetricFamily("proxyctl_build", "The version that runs.", labels=[])
     build.add_metric([], {"version": facts.version})
     yield from (draining, generation, successful, at, reloads, build)
+
+
+def _certificates(reading: Reading) -> Iterator[Metric]:
+    expiry = _gauge(
+        "tls_certificate_expiry_timestamp_seconds",
+        "When the certificate is no longer valid, Unix time.",
+        "route",
+        "certificate",
+    )
+    for use in reading.certificates:
+        expiry.add_metric([use.route, use.certificate], use.expires)
+    yield expiry

@@ -15,12 +15,14 @@ from msgspec import Struct
 
 from shared.log import Logging
 from shared.stats import Totals
-from supervisor import status
+from supervisor import expiry, status
+from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
 from supervisor.reload import Reloader
 from supervisor.reload_queue import ReloadQueue
+from supervisor.routes import RoutesReading
 from supervisor.worker_pool import WorkerPool
 
 
@@ -96,6 +98,15 @@ class Overview(Struct, frozen=True, kw_only=True):
             draining_connections=sum(route.draining for route in routes),
         )
 
+    def certificates(self) -> list[Use]:
+        """The certificates that clients see, by route."""
+        return expiry.served(self.reloader.served.plan)
+
+    def routes(self) -> RoutesReading:
+        """What `proxyctl routes` is made from."""
+        served = self.reloader.served
+        return RoutesReading(config=served.config, plan=served.plan, totals=self.totals())
+
     def workers(self) -> dict[str, Any]:
         """``data`` of `proxyctl workers`."""
         return status.workers_data(self.pool)
@@ -118,6 +129,7 @@ class Overview(Struct, frozen=True, kw_only=True):
             "workers": status.worker_counts(self.pool),
             "listeners": self.listeners.names(),
             "admin": self.life.admin_address,
+            "certificates": expiry.certificates_data(self.reloader.served.plan, time.time()),
             "connections": totals.connections,
             "draining": status.draining_routes(totals),
             "draining_workers": status.draining_workers(self.pool),

@@ -50,10 +50,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Served(Struct):
-    """What is served now."""
+    """What is served now. ``read_at``: when its files were read, seconds since 1970."""
 
     config: Config
     plan: Plan
+    read_at: float = field(default_factory=time.time)
 
 
 class Reloader:

@@ -133,7 +133,7 @@ class ReloadQueue:
 
     def _report(self, outcome: Outcome) -> None:
         for problem in outcome.warnings:
-            self._log.warning("reload", warning=problem.text())
+            self._log.warning("reload", warning=problem.text("warning"))
         if outcome.is_ok:
             names = {
                 "added": outcome.added,

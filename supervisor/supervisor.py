@@ -18,6 +18,7 @@ from msgspec import Struct
 from shared.config import Config
 from shared.errors import StartError
 from shared.log import Logger, Logging
+from shared.plan import Plan
 from supervisor import compile as compiler
 from supervisor import fork_client, output, signals
 from supervisor.admin import AdminServer
@@ -26,6 +27,7 @@ from supervisor.config_source import ConfigSource, raise_descriptor_limit
 from supervisor.control_server import ControlServer
 from supervisor.encoded_plan import encode_plan
 from supervisor.example import ExampleProcess
+from supervisor.expiry import ExpiryWatch
 from supervisor.inbox import Inbox
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
@@ -39,6 +41,7 @@ from supervisor.runtime_dir import RuntimeDir
 from supervisor.sd_notify import Notifier
 from supervisor.service import Service
 from supervisor.shutdown import Shutdown, StopOrder, Stopped
+from supervisor.ticket_secret import TicketSecrets
 from supervisor.worker_pool import WorkerPool
 
 _RETRY_S: Final = 1.0  # a duty that failed by a bug of ours is taken up again after this
@@ -106,7 +109,7 @@ async def _start(options: StartOptions, notifier: Notifier, started: float) -> i
             opened = await asyncio.to_thread(listeners.open, plan.listeners)
         except StartError as error:
             raise runtime_dir.with_orphans(error) from error
-        for text in [*(problem.text() for problem in checked.warnings), *opened.warnings]:
+        for text in [*(problem.text("warning") for problem in checked.warnings), *opened.warnings]:
             logging.logger.warning(text)
         setup = Setup(
             started=started,
@@ -166,7 +169,8 @@ class Supervisor:
         )
         pool.watchdog_s = float(setup.served.config.timeouts.watchdog)
         self._logs = LogControl(setup.logging, pool)
-        self._inbox = Inbox(pool, self._logs, log.bind(component="workers"))
+        self._tickets = TicketSecrets(pool.workers, self._control, log.bind(component="tls"))
+        self._inbox = Inbox(pool, self._logs, self._tickets, log.bind(component="workers"))
         self._retirement = Retirement(pool, listeners, log.bind(component="listeners"))
         self._reloader = Reloader(setup.source, listeners, pool, self._retirement, setup.served)
         self._service = Service(setup.notifier, pool, setup.served.plan.generation)
@@ -178,6 +182,7 @@ class Supervisor:
             log.bind(component="reload"),
             is_fixed=setup.workers_option is not None,
         )
+        self._expiry = ExpiryWatch(self._read_served, log.bind(component="tls"))
         self._life = Life(started_at=time.time())
         self.overview = self._overview()
         self._commands = Commands(self, self.overview)
@@ -217,7 +222,14 @@ class Supervisor:
         self._control.start()
         output.say(f"listening on {name}" for name in self._listeners.names())
         self._pool.generations.committed = await encode_plan(self._reloader.served.plan)
-        for duty in (self._obey_signals, self._pool.run, self._pool.assigner.run, self._refresh):
+        for duty in (
+            self._obey_signals,
+            self._pool.run,
+            self._pool.assigner.run,
+            self._refresh,
+            self._tickets.run,
+            self._expiry.run,
+        ):
             self._begin(self._for_ever(duty))
         if self._service.is_on:
             self._begin(self._for_ever(self._service.run))
@@ -293,6 +305,9 @@ class Supervisor:
                     self.request_resize(1)
                 case signals.Event.FEWER:
                     self.request_resize(-1)
+
+    def _read_served(self) -> tuple[Plan, float]:
+        return self._reloader.served.plan, self._reloader.served.read_at
 
     async def _refresh(self) -> None:
         """Resolve names again, every ``dns_refresh``."""

@@ -199,6 +199,12 @@ def status(runtime_dir: RuntimeDir = None, as_json: Json = False) -> int:
 
 
 @app.command()
+def routes(runtime_dir: RuntimeDir = None, as_json: Json = False) -> int:
+    """One line per route: ports, domains, state and counters."""
+    return _ask("routes", runtime_dir, as_json, "routes", 10.0)
+
+
+@app.command()
 def workers(
     action: Annotated[
         str, typer.Argument(help="list, add or remove.", metavar="[list|add|remove]")

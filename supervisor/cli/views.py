@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from supervisor.cli.output import moment, size, span, table
+from supervisor.facts import WARN_DAYS
 from supervisor.output import plural
 
 SHOWN_RESTARTS: Final = 5  # the last ones; `--json` has more
+_SHOWN_ENTRIES: Final = 3  # of a list in a cell; `--json` has more
 
 
 def nothing(_data: dict[str, Any]) -> str:
@@ -50,11 +52,23 @@ def status(data: dict[str, Any]) -> str:
         f"generation   {data['generation']}{_last_reload(data.get('last_reload', {}))}",
         f"workers      {_workers(data)}",
         f"connections  {data['connections']} now, {totals.get('accepted', 0)} accepted",
+        *_certificates(data.get("certificates", [])),
         *_losses(totals),
     ]
     for text in _tables(data, totals):
         lines += ["", text]
     return "\n".join(lines)
+
+
+def _certificates(certificates: list[dict[str, Any]]) -> list[str]:
+    """``certificates 3, 1 expires within 21 days``; nothing where there are none."""
+    names = {one["certificate"] for one in certificates}
+    if not names:
+        return []
+    soon = {one["certificate"] for one in certificates if one["days_left"] < WARN_DAYS}
+    verb = "expires" if len(soon) == 1 else "expire"
+    more = f", {len(soon)} {verb} within {WARN_DAYS} days" if soon else ""
+    return [f"certificates {len(names)}{more}"]
 
 
 def _losses(totals: dict[str, Any]) -> list[str]:
@@ -74,6 +88,13 @@ def _losses(totals: dict[str, Any]) -> list[str]:
 
 
 def _tables(data: dict[str, Any], totals: dict[str, Any]) -> Iterator[str]:
+    soon = [one for one in data.get("certificates", []) if one["days_left"] < WARN_DAYS]
+    if soon:
+        rows = [
+            [one["certificate"], one["route"], moment(one["expires"]), one["days_left"]]
+            for one in sorted(soon, key=lambda one: float(one["expires"]))
+        ]
+        yield table(["CERTIFICATE", "ROUTE", "EXPIRES", "DAYS LEFT"], rows)
     if routes := totals.get("routes", {}):
         yield _counts_table("ROUTE", routes, with_failures=False)
     if draining := data.get("draining"):
@@ -129,6 +150,31 @@ def _counts_table(title: str, entries: dict[str, Any], *, with_failures: bool) -
             row.append(sum(counts.get("connect_failures", {}).values()))
         rows.append(row)
     return table([*header, "FAILED DIALS"] if with_failures else header, rows)
+
+
+def routes(data: dict[str, Any]) -> str:
+    """One line per route, in the order of the file; removed ones that drain come last."""
+    rows: list[list[object]] = [
+        [
+            route["name"],
+            route["state"].replace("_", " "),
+            _entries(route["ports"]),
+            _entries(route["domains"]),
+            route["connections"],
+            route["total"],
+            size(route["received"]),
+            size(route["sent"]),
+        ]
+        for route in data.get("routes", [])
+    ]
+    return table(["ROUTE", "STATE", "PORTS", "DOMAINS", "NOW", "TOTAL", "RECEIVED", "SENT"], rows)
+
+
+def _entries(entries: list[str]) -> str:
+    """``443, 8000-8010, 9000 and 2 more``; - for none."""
+    shown = ", ".join(entries[:_SHOWN_ENTRIES])
+    more = len(entries) - _SHOWN_ENTRIES
+    return f"{shown} and {more} more" if more > 0 else shown or "-"
 
 
 def workers(data: dict[str, Any]) -> str:

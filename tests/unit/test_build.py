@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
+from collections.abc import Callable
 
 import pytest
 from msgspec import structs
@@ -12,6 +11,7 @@ from shared.errors import WorkerBootError
 from shared.messages import (
     Committed,
     Prepare,
+    PrepareCertificates,
     Prepared,
     PrepareRoutes,
     PrepareSet,
@@ -19,7 +19,14 @@ from shared.messages import (
     Refused,
     WorkerMessage,
 )
-from shared.plan import AddressSet, Endpoints, RoutePlan, Timeouts
+from shared.plan import (
+    AddressSet,
+    AuthorityPlan,
+    CertificatePlan,
+    Endpoints,
+    RoutePlan,
+    Timeouts,
+)
 from worker.build import Build
 
 
@@ -30,7 +37,8 @@ class Plane:
         self.steps: list[str] = []
         self.fails_at = ""
         self.missing: list[tuple[int, int]] = []
-        self.sets = 0
+        self.sets = self.certificates = self.authorities = 0
+        self.slices = 1  # that TLS contexts take
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -48,6 +56,18 @@ class Plane:
     def add_routes(self, routes: list[RoutePlan]) -> int:
         self._step("add_routes")
         return len(routes)
+
+    def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]:
+        self._step("add_certificates")
+        self.certificates += len(message.certificates)
+        self.authorities += len(message.authorities)
+        return self.certificates, self.authorities
+
+    def build_ahead(self) -> bool:
+        self.slices -= 1
+        if self.fails_at == "build_ahead":
+            raise WorkerBootError("cannot build_ahead")
+        return self.slices <= 0
 
     def missing_sockets(self) -> list[tuple[int, int]]:
         return self.missing
@@ -86,9 +106,15 @@ def plane() -> Plane:
 
 
 @pytest.fixture
-def build(plane: Plane, said: list[WorkerMessage]) -> Build:
+def due() -> list[Callable[[], None]]:
+    """What is to be called in a later turn of the loop."""
+    return []
+
+
+@pytest.fixture
+def build(plane: Plane, said: list[WorkerMessage], due: list[Callable[[], None]]) -> Build:
     """Under test."""
-    return Build(plane, said.append)
+    return Build(plane, said.append, due.append)
 
 
 def test_prepared_after_the_last_route(
@@ -119,20 +145,60 @@ def test_prepared_only_with_every_address_set(
     assert plane.steps == ["begin", "add_set", "add_set"]
 
 
-def test_prepared_only_with_every_socket(
+def test_prepared_only_with_every_certificate(
     build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Certificates and authorities are counted apart; one of another generation is ignored."""
+    certificate, authority = _certificate(), AuthorityPlan(name="ca", pem=b"", digest="d")
+    build.begin(structs.replace(prepare(2, routes=0), certificates=2, authorities=1))
+    build.add_certificates(PrepareCertificates(generation=1, certificates=[certificate] * 2))
+    build.add_certificates(PrepareCertificates(generation=2, certificates=[certificate] * 2))
+    assert said == []
+    build.add_certificates(PrepareCertificates(generation=2, authorities=[authority]))
+    assert said == [Prepared(generation=2)]
+    assert plane.steps == ["begin", "add_certificates", "add_certificates"]
+
+
+def test_tls_contexts_are_built_in_slices(
+    build: Build, plane: Plane, said: list[WorkerMessage], due: list[Callable[[], None]]
+) -> None:
+    """Each slice in a turn of its own; prepared after the last."""
+    plane.slices = 3
+    build.begin(prepare(2, routes=0))
+    for _ in range(2):
+        assert said == []
+        due.pop()()
+    assert said == [Prepared(generation=2)]
+    assert due == []
+
+
+def test_a_certificate_that_cannot_be_used_is_a_refusal(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Its reason is told."""
+    plane.fails_at = "build_ahead"
+    build.begin(prepare(2, routes=0))
+    assert said == [Refused(generation=2, reason="cannot build_ahead")]
+
+
+def _certificate() -> CertificatePlan:
+    return CertificatePlan(
+        name="a", names=(), chain=b"", key=b"", key_algorithm="", signature_algorithm="", digest="d"
+    )
+
+
+def test_prepared_only_with_every_socket(
+    build: Build, plane: Plane, said: list[WorkerMessage], due: list[Callable[[], None]]
 ) -> None:
     """Routes alone are not enough; the sockets that come later complete it, looked at once."""
     plane.missing = [(1, 0)]
     build.begin(prepare(2, routes=0))
     assert said == []
     plane.missing = []
-    due: list[object] = []
-    loop = cast("object", SimpleNamespace(call_soon=due.append))
-    build.sockets_came(loop)  # type: ignore[arg-type]
-    build.sockets_came(loop)  # type: ignore[arg-type]
+    build.sockets_came()
+    build.sockets_came()
     assert len(due) == 1
-    due[0]()  # type: ignore[operator]
+    due[0]()
     assert said == [Prepared(generation=2)]
 
 

@@ -164,6 +164,25 @@ def test_status_text_shows_losses_only_where_there_are_any() -> None:
     assert "6 of the access log, 1 of the log" in text
 
 
+def test_status_text_shows_certificates_that_expire_soon() -> None:
+    """The count always, a table only of those that have less than 21 days, the first end first."""
+    ends = {"a.pem": 400, "b.pem": 20, "c.pem": -1}
+    entries = [
+        {"route": "web", "certificate": name, "names": [], "expires": days * 86400.0,
+         "days_left": days}
+        for name, days in ends.items()
+    ]  # fmt: skip
+    text = views.status(status_data(certificates=entries))
+    assert "certificates 3, 2 expire within 21 days\n" in text
+    rows = text[text.index("CERTIFICATE ") :].splitlines()
+    assert [row.split()[0] for row in rows] == ["CERTIFICATE", "c.pem", "b.pem"]
+    assert rows[2].split()[-1] == "20"
+    text = views.status(status_data(certificates=[*entries[:1], {**entries[0], "route": "two"}]))
+    assert "\ncertificates 1\n" in text + "\n"
+    assert "CERTIFICATE" not in text
+    assert "certificates" not in views.status(status_data(certificates=[]))
+
+
 def test_stop_text() -> None:
     """How many could finish and how many could not."""
     assert (

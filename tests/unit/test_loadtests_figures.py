@@ -6,15 +6,21 @@ import pytest
 
 from loadtests.compare import does, main, rotated, starts
 from loadtests.figures import (
+    BY_NAME,
     EVERYTHING,
+    FEW,
+    MANY,
     OFF,
     OVERHEAD,
+    PLAIN,
+    TLS,
     WORKS,
     Sample,
     Summary,
     Work,
     better_peer,
     by_round,
+    expand,
     failures,
     markdown_table,
     overhead,
@@ -23,8 +29,6 @@ from loadtests.figures import (
     summarize,
     text_table,
 )
-
-BY_NAME = {work.name: work for work in WORKS}
 
 
 def samples(work: str, values: dict[str, list[float]], errors: int = 0) -> list[Sample]:
@@ -142,8 +146,16 @@ def test_floors_are_those_that_were_promised() -> None:
         "bulk": 1.0,
         "proxy_v2": 0.80,
         "memory": 0.70,
+        "tls_handshakes": 0.90,
+        "tls_resumed": 0.85,
+        "tls_messages": 0.85,
+        "tls_bulk": 1.0,
+        "tls_reencrypt": 0.85,
+        "sni_connections": 0.75,
+        "tls_memory": 1.1,
+        "names_10000": 0.95,
     }
-    assert [work.name for work in WORKS if work.lower_is_better] == ["memory"]
+    assert [work.name for work in WORKS if work.lower_is_better] == ["memory", "tls_memory"]
 
 
 def test_one_error_fails_a_fast_run() -> None:
@@ -212,6 +224,37 @@ def test_the_pair_is_started_in_turns() -> None:
     assert starts(names, 2, 4) == [("nginx", 4), b, a, a, b, ("haproxy", 4)]
     assert starts(names, 3, 4) == [a, b, b, a, ("haproxy", 4), ("nginx", 4)]
     assert {seconds for _, seconds in starts(names, 1, 1)} == {1}
+
+
+def test_many_domains_are_compared_with_few_of_the_same_program() -> None:
+    """Started in turns as well; the few are what the many are held against, and have no floor."""
+    assert starts([MANY, FEW], 1, 4) == [(MANY, 2), (FEW, 2), (FEW, 2), (MANY, 2)]
+    assert starts([MANY, FEW], 2, 4) == [(FEW, 2), (MANY, 2), (MANY, 2), (FEW, 2)]
+    values = {MANY: [94.0], FEW: [100.0]}
+    rows = summarize(BY_NAME["names_10000"], samples("names_10000", values))
+    assert (summary_of(rows, MANY).passed, summary_of(rows, FEW).passed) == (False, None)
+    assert failures(rows) == [f"names_10000: {MANY} has 0.940, must be at least 0.95"]
+
+
+def test_who_does_what_with_tls() -> None:
+    """Both peers and proxyctl with its defaults; a command given by hand knows no TLS."""
+    doing = ["haproxy", "nginx", EVERYTHING, OFF, MANY, FEW]
+    for work in WORKS:
+        found = [name for name in doing if does(name, None, work.name)]
+        if work.name == "names_10000":
+            assert found == [MANY, FEW]
+        elif work.group == TLS:
+            assert found == ["haproxy", "nginx", EVERYTHING]
+            assert not does("mine", "run {port} {target_port}", work.name)
+        else:
+            assert MANY not in found
+
+
+def test_groups_stand_for_their_works() -> None:
+    """Together they are all works; a work that is named twice is done once."""
+    assert expand([PLAIN, TLS]) == [work.name for work in WORKS]
+    assert expand(["bulk", PLAIN]) == ["bulk", "connections", "messages", "proxy_v2", "memory"]
+    assert expand(["speed"]) == ["speed"]
 
 
 def test_without_its_pair_a_proxy_is_started_once() -> None:

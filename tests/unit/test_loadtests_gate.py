@@ -25,12 +25,15 @@ from loadtests.run_load import BROKEN_EVERY, Ports, Reload, config, is_broken, j
 
 SECONDS = 30
 PORTS = Ports(
+    directory="/nowhere",
     echo=1001,
     from_v1=1002,
     from_v2=1003,
     echo_target=1004,
     witness=1005,
     witness_plain=1006,
+    tls=1009,
+    tls_target=1010,
     side=(1007, 1008),
 )
 
@@ -145,8 +148,9 @@ def test_gate_without_a_result_fails(
 
 
 def test_reloads_never_touch_the_main_routes() -> None:
-    """Over all files that are not broken the three main routes stay equal."""
-    main_routes = {name: routes_of(0)[name] for name in ("echo", "from_v1", "from_v2")}
+    """Over all files that are not broken the main routes, those with TLS too, stay equal."""
+    names = ("echo", "from_v1", "from_v2", "pass", "term", "encr", "auth")
+    main_routes = {name: routes_of(0)[name] for name in names}
     for number in range(40):
         if not is_broken(number):
             found = routes_of(number)
@@ -194,6 +198,25 @@ def test_leak_crash_and_missing_reloads_fail_the_run() -> None:
         "locust ended with 2",
         "proxyctl holds 3 connections 10 s after the clients left",
     ]
+
+
+def test_wrong_certificates_fail_the_run() -> None:
+    """Clients that are shown another certificate than that of the config are named."""
+    reloads = [Reload(at=float(number), exit_code=0, expected=0) for number in range(15)]
+    reloads.append(Reload(at=16.0, exit_code=0, expected=0, wrong_certificates=2))
+    assert judge_run(enough(), reloads, SECONDS, 0, 0) == [
+        "2 clients were shown another certificate after a reload"
+    ]
+
+
+def test_tls_routes_share_a_port_and_differ_in_what_they_do() -> None:
+    """By server name: passed through, ended, encrypted again, and with clients' certificates."""
+    routes = routes_of(0)
+    found = {name: routes[name]["action"].get("tls", {}) for name in ("pass", "term", "encr")}
+    modes = {name: tls.get("mode") for name, tls in found.items()}
+    assert modes == {"pass": None, "term": "terminate", "encr": "terminate-and-reencrypt"}
+    assert routes["auth"]["action"]["tls"]["client_auth"]["mode"] == "required"
+    assert {tuple(routes[name]["match"]["ports"]) for name in (*found, "auth")} == {(1009,)}
 
 
 def test_proxyctl_config_trusts_only_where_headers_come() -> None:

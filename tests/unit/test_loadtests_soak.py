@@ -125,7 +125,9 @@ def site() -> Site:
             limited=1011 + 20 * number,
             sides=(1003 + 20 * number, 1004 + 20 * number, 1005 + 20 * number),
             range_first=1006 + 20 * number,
+            tls=1012 + 20 * number,
             target=2000 + number,
+            tls_target=2010 + number,
         )
         for number in range(2)
     )
@@ -255,6 +257,39 @@ def test_books_with_a_killed_worker() -> None:
     assert judge_books(account(), status(ends={"client_reset": 2}), dead)
 
 
+def test_a_session_that_is_not_resumed_is_wrong() -> None:
+    """A single one: whoever takes the connection has to know it."""
+    found = account()
+    found.not_resumed = 1
+    assert judge_books(found, status(), Killed()) == ["1 TLS sessions were not resumed"]
+
+
+def test_a_header_behind_which_no_tls_came_is_a_dial_only_of_the_killed() -> None:
+    """A worker that was killed then had not counted its dial; one that lives must have."""
+    found = account()
+    found.headers, found.unshaken = 4, 1
+    dead = killed(at=111.0, accepted=4, dialled=2)
+    late = {"short": {"total": 1, "targets": {"t": {"sent": 10, "received": 10}}}}
+    totals = {"ends": {"client_closed": 1}, "received": 10, "sent": 10, "routes": late}
+    assert judge_books(found, status(**totals), dead) == []
+    found.unshaken = 0
+    assert judge_books(found, status(**totals), dead) == ["dialled: 2, not 3 to 4 (-2)"]
+    found.headers, found.unshaken = 3, 1
+    assert judge_books(found, status(), Killed()) == ["dialled: 2, not 3 (-1)"]
+
+
+@pytest.mark.parametrize(("route", "is_excused"), [("short-0", True), ("long-0", False)])
+def test_a_guest_of_a_killed_worker_may_look_blocked(route: str, is_excused: bool) -> None:
+    """Only where guests go, and one for each killed worker."""
+    found = account()
+    found.established = {route: 2}
+    dead = killed(at=111.0, accepted=2, dialled=2)
+    target = {"sent": 30, "received": 30}
+    for total, is_right in ((2, True), (3, is_excused), (4, False)):
+        totals = status(routes={route: {"total": total, "targets": {"t": target}}})
+        assert (judge_books(found, totals, dead) == []) is is_right
+
+
 def test_places_that_left_must_refuse() -> None:
     """Four seconds after; unless a reload is about to bring them back."""
     left = {PLACE.name: [Left(gone_at=100.0, back_begun_at=110.0)]}
@@ -293,6 +328,10 @@ def test_shapes_are_seeded_and_consistent() -> None:
             for place in [*places(shape, where), *long_places(where)]:
                 first, _, last = str(routes[place.route]["match"]["ports"][0]).partition("-")
                 assert int(first) <= place.port <= int(last or first)
+                named = [place.server_name] if place.server_name else []
+                assert routes[place.route]["match"].get("domains", []) == named
+                is_ended = "tls" in routes[place.route]["action"]
+                assert is_ended == (bool(named) and not place.is_passed)
             stable = {place.name for place in places(first_shape(where, 3), where)}
             assert stable <= {place.name for place in places(shape, where)}
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from loadtests.soak import parse
-from loadtests.soak_judge import Listed, by_worker, judge_guests, judge_spread, judge_stop
+from loadtests.soak_judge import (
+    Listed,
+    Served,
+    by_worker,
+    judge_guests,
+    judge_shown,
+    judge_spread,
+    judge_stop,
+)
 from loadtests.soak_log import UNWRITTEN, LogReader, LogSums, judge_log
 from loadtests.soak_memory import LEAST, SETTLE_S, Memory, judge_descriptors
 from loadtests.soak_proxy import Figures
@@ -18,6 +26,7 @@ from loadtests.soak_wire import (
     Account,
     Guest,
     Numbers,
+    Shown,
     Tally,
     parse_id,
     union,
@@ -71,6 +80,30 @@ def test_numbers_are_a_set() -> None:
 def test_guests_follow_the_list(how: str, begun_at: float, ended_at: float, is_wrong: bool) -> None:
     """Before and after a reload there is one right answer, and during it there are two."""
     assert bool(judge_guests([guest(how, begun_at, ended_at)], LISTS, [])) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("version", "begun_at", "ended_at", "is_wrong"),
+    [
+        (0, 1.0, 2.0, False),
+        (1, 1.0, 2.0, True),
+        (0, 10.5, 10.9, False),  # the reload is under way
+        (1, 9.0, 10.2, False),
+        (0, 11.1, 11.2, True),
+        (1, 12.0, 13.0, False),
+        (-1, 12.0, 13.0, True),
+    ],
+)
+def test_certificates_follow_the_config(
+    version: int, begun_at: float, ended_at: float, is_wrong: bool
+) -> None:
+    """After a reload has returned nobody is shown the old one; a stopped worker may show it."""
+    served = [Served(version=0, begun_at=0.0, done_at=0.0)]
+    served.append(Served(version=1, begun_at=10.0, done_at=11.0))
+    seen = [Shown(version=version, begun_at=begun_at, ended_at=ended_at)]
+    assert bool(judge_shown(seen, served, [])) is is_wrong
+    stopped = judge_shown(seen, served, [(9.5, begun_at)])
+    assert bool(stopped) is (is_wrong and (version == -1 or begun_at < 9.5))
 
 
 def test_guests_of_a_worker_that_stood_still() -> None:

@@ -1,4 +1,4 @@
-"""Parsers of wrk, iperf3 and /proc, on output as these print it."""
+"""Parsers of wrk, iperf3, openssl s_time and /proc, on output as these print it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 
 from loadtests.machine import cpu_model
 from loadtests.proc_files import parse_pss, parse_stat
-from loadtests.tool_output import IperfRun, ToolError, WrkRun, parse_iperf, parse_wrk
+from loadtests.tool_output import (
+    IperfRun,
+    ToolError,
+    WrkRun,
+    parse_iperf,
+    parse_s_time,
+    parse_wrk,
+)
 
 WRK = """Running 2s test @ http://127.0.0.1:43035/
   1 threads and 64 connections
@@ -17,6 +24,13 @@ WRK = """Running 2s test @ http://127.0.0.1:43035/
   27315 requests in 2.01s, 4.01MB read
 {extra}Requests/sec:  13589.45
 Transfer/sec:      2.00MB
+"""
+
+S_TIME = """Collecting connection statistics for 1 seconds
+****
+
+1258 connections in 0.77s; 1633.77 connections/user sec, bytes read 182410
+1258 connections in 2 real seconds, 145 bytes read per connection
 """
 
 SOCKET_ERRORS = "  Socket errors: connect 1, read 20, write 300, timeout 4000\n"
@@ -107,3 +121,10 @@ def test_cpu_model_is_found_or_said_to_be_unknown() -> None:
     """The first model name counts; an architecture that prints none is no error."""
     assert cpu_model("processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t: x\n") == "AMD EPYC 9R14"
     assert cpu_model("processor\t: 0\nBogoMIPS\t: 50.00\n").startswith("unknown (")
+
+
+def test_s_time_counts_connections() -> None:
+    """The sum stands in its last line; output without one is an error with its end."""
+    assert parse_s_time(S_TIME) == 1258
+    with pytest.raises(ToolError, match="connect:errno=111"):
+        parse_s_time("Collecting connection statistics for 1 seconds\nconnect:errno=111\n")

@@ -7,7 +7,16 @@ import pytest
 
 from shared import messages
 from shared.errors import Problem
-from shared.plan import AddressSet, Endpoints, ListenerPlan, ProxyPolicy, RoutePlan, TargetPlan
+from shared.plan import (
+    AddressSet,
+    AuthorityPlan,
+    CertificatePlan,
+    Endpoints,
+    ListenerPlan,
+    ProxyPolicy,
+    RoutePlan,
+    TargetPlan,
+)
 
 LISTENER = ListenerPlan(
     id=3, name="[::1]:80", host="::1", port=80, sockets=4, proxy=ProxyPolicy(trusted=("::/0",))
@@ -19,7 +28,23 @@ ENDPOINTS = Endpoints(addresses={"host": ("192.0.2.1", "2001:db8::1"), "down": (
 TO_WORKER = [
     messages.Prepare(generation=2, listeners=[LISTENER], routes=1, endpoints=ENDPOINTS),
     messages.PrepareSet(generation=2, addresses=AddressSet(v4_first=b"\0" * 4, v4_last=b"\1" * 4)),
+    messages.PrepareCertificates(
+        generation=2,
+        certificates=[
+            CertificatePlan(
+                name="a.pem",
+                names=("a.example",),
+                chain=b"chain",
+                key=b"key",
+                key_algorithm="EC256",
+                signature_algorithm="SHA256",
+                digest="d",
+            )
+        ],
+        authorities=[AuthorityPlan(name="ca.pem", pem=b"pem", digest="e")],
+    ),
     messages.PrepareRoutes(generation=2, routes=[ROUTE]),
+    messages.TicketSecret(secret=bytes(32)),
     messages.Commit(generation=2),
     messages.Abort(generation=2),
     messages.Assign(epoch=9, indexes=[0, 3]),

@@ -15,6 +15,7 @@ from shared.stats import (
     Totals,
     add,
 )
+from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 from supervisor.metrics import Reading, as_json, render
 
@@ -39,7 +40,9 @@ def snapshot(slot: int) -> Snapshot:
         connect=connect,
     )
     refused = {"no_route": 2, "blocked": 3, "limit": 4, "rate": 5}
-    listener = ListenerCounts(accepted=11, proxy_headers={"v2": 3}, refused=refused)
+    listener = ListenerCounts(
+        accepted=11, proxy_headers={"v2": 3}, refused=refused, tls_handshakes={"resumed": 7}
+    )
     return Snapshot(
         slot=slot,
         pid=100 + slot,
@@ -78,6 +81,9 @@ def reading(totals: Totals | None = None) -> Reading:
         worker_lags={1: 0.25, 0: 0.5},
         worker_loads={0: WorkerLoad(accepted=40, connections=3)},
         restarts={"crash": 3},
+        certificates=[
+            Use(route="api", certificate="tls/a.pem", names=("a.example",), expires=1800000000.0)
+        ],
     )
 
 
@@ -138,6 +144,10 @@ def test_every_number_of_the_workers_is_in_the_text() -> None:
         key("config_reloads_total", result="ok"): 4,
         key("config_reloads_total", result="refused"): 1,
         key("build_info", version="1.2.3"): 1,
+        key(
+            "tls_certificate_expiry_timestamp_seconds", route="api", certificate="tls/a.pem"
+        ): 1800000000,
+        key("tls_handshakes_total", listener="127.0.0.1:8080", result="resumed"): 14,
     }
     assert {name: found.get(name) for name in expected} == expected
     assert content_type.startswith("text/plain")

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from shared.config.structs import Timeouts
+from shared.config.timeouts import Timeouts
 from tests.programs import find_program
 
 SYSTEMD: Final = Path(__file__).parents[2] / "systemd"

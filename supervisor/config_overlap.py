@@ -1,0 +1,113 @@
+"""Routes that end TLS for the same names on the same port in different ways.
+
+Which route a client gets may depend on more than its name, and the handshake comes first: so
+routes whose domains overlap must agree on `tls` (design section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Final
+
+from msgspec import Struct
+
+from shared.config import Config, Tls
+from shared.units import short
+from supervisor.config_findings import Findings
+from supervisor.config_listeners import PortKey, enabled_routes, port_keys
+
+_HINT: Final = (
+    "give both the same tls; one route may list several certificates, which are chosen by name"
+)
+
+
+class _Owner(Struct, frozen=True):
+    """The first route with a domain on a port, and its way to end TLS."""
+
+    index: int
+    way: Hashable
+
+
+def check_overlap(config: Config, found: Findings) -> None:
+    """One error for each route that disagrees with one before it, naming both."""
+    ways: dict[int, Hashable] = {}
+    for index, route in enabled_routes(config):
+        tls = route.action.tls
+        if tls is not None and tls.terminates and route.match.domains:
+            ways[index] = _way(tls)
+    if len(set(ways.values())) < 2:
+        return
+    reported: set[int] = set()
+    for members in _by_port(config, list(ways)):
+        for first, second, domain, other in _conflicts(config, members, ways):
+            early, late = sorted((first, second))
+            if late in reported:
+                continue
+            reported.add(late)
+            names = [short(str(config.routes[index].name)) for index in (late, early)]
+            same = f"both are for {domain}" if domain == other else f"{other} covers {domain}"
+            message = f"route {names[0]} and route {names[1]} end TLS differently, and {same}"
+            found.error(found.route(late, "action", "tls"), message, _HINT)
+
+
+def _way(tls: Tls) -> Hashable:
+    """Equal exactly where clients see the same; what the target gets is no part of it."""
+    auth = tls.client_auth
+    return (
+        tuple((one.cert, one.key, one.password_file) for one in tls.certificates),
+        tls.min_version or "1.2",
+        tls.ciphers,
+        tuple(tls.alpn),
+        auth.mode,
+        auth.ca if auth.mode != "none" else None,
+    )
+
+
+def _by_port(config: Config, routes: list[int]) -> Iterator[list[int]]:
+    """The routes of each port; ports with the same ones, as in a range, come once."""
+    ports: dict[tuple[str, ...], list[int]] = {}
+    for index in routes:
+        ports.setdefault(tuple(map(str, config.routes[index].match.ports)), []).append(index)
+    groups: dict[PortKey, list[int]] = {}
+    lists = list(ports.items())
+    for number, (entries, _) in enumerate(lists):
+        for key in port_keys(entries):
+            groups.setdefault(key, []).append(number)
+    for numbers in dict.fromkeys(map(tuple, groups.values())):
+        yield sorted(index for number in numbers for index in lists[number][1])
+
+
+def _conflicts(
+    config: Config, members: list[int], ways: dict[int, Hashable]
+) -> Iterator[tuple[int, int, str, str]]:
+    """Pairs of routes of a port that differ, each with its domain and the other's that holds it.
+
+    Every route is compared with the first of each domain that covers one of its own, so the work
+    grows with the number of labels, not of pairs.
+    """
+    owners: dict[str, _Owner] = {}
+    domains = {
+        index: [str(name) for name in config.routes[index].match.domains] for index in members
+    }
+    for index in members:
+        for domain in domains[index]:
+            owners.setdefault(domain, _Owner(index, ways[index]))
+    for index in members:
+        for domain in domains[index]:
+            for other in _covering(domain):
+                owner = owners.get(other)
+                if owner is not None and owner.way != ways[index]:
+                    yield index, owner.index, domain, other
+
+
+def _covering(domain: str) -> Iterator[str]:
+    """The domain, and every wildcard that stands for all that it stands for."""
+    yield domain
+    labels = domain.split(".")
+    is_front, is_end = labels[0] == "*", labels[-1] == "*"
+    if not is_end:
+        for count in range(2 if is_front else 1, len(labels)):
+            yield "*." + ".".join(labels[count:])
+    if not is_front:
+        for count in range(1, len(labels) - (1 if is_end else 0)):
+            yield ".".join(labels[:count]) + ".*"
