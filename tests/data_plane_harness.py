@@ -31,9 +31,11 @@ from typing import Any, TypeVar
 import uvloop
 
 from shared.address_set import build, parse_range
-from shared.messages import Prepare
+from shared.messages import Prepare, PrepareCertificates
 from shared.plan import (
     AccessPlan,
+    AuthorityPlan,
+    CertificatePlan,
     Endpoints,
     ListenerPlan,
     ProxyPolicy,
@@ -185,6 +187,8 @@ class Plane:
         sets: Sequence[Sequence[str]] = (),
         security: SecurityPlan | None = None,
         access: AccessPlan | None = None,
+        certificates: Sequence[CertificatePlan] = (),
+        authorities: Sequence[AuthorityPlan] = (),
     ) -> None:
         """Make these routes, on all listeners so far, the next generation.
 
@@ -207,7 +211,16 @@ class Plane:
             )
             for entries in sets:
                 self.plane.add_set(build(map(parse_range, entries)))
+            self.plane.add_certificates(
+                PrepareCertificates(
+                    generation=number,
+                    certificates=list(certificates),
+                    authorities=list(authorities),
+                )
+            )
             assert self.plane.add_routes(list(routes)) == len(routes)
+            while not self.plane.build_ahead():
+                pass
             assert self.plane.missing_sockets() == []
             self.plane.commit(number)
             if number == 1:

@@ -102,6 +102,7 @@ class Access:
         if (
             not conn.first_byte_at
             or conn.header is not None
+            or conn.tls_at
             or end is None
             or conn.listener.fixed_destination is None
             or ":" in ip
@@ -200,8 +201,8 @@ def _entry(conn: Connection, end: End | None, now: float) -> Entry:
         conn.down.received,
         0 if up is None else up.passed,
         conn.header_at - accepted if conn.header_at else None,
-        None,
-        connected - conn.routed_at if connected else None,
+        conn.tls_at - conn.routed_at if conn.tls_at else None,
+        connected - (conn.tls_at or conn.routed_at) if connected else None,
         conn.first_byte_at - connected if conn.first_byte_at else None,
         now - accepted,
     )

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.stats import COUNT_CELLS
+
 if TYPE_CHECKING:
     from shared.stats import TargetCounts
     from worker.connection import Connection
     from worker.generation import Route
     from worker.relay import Side
+
+# Cells of a worker's counts that outlive a kill.
+CELL_ACCEPTED, CELL_DIALLED, CELL_ENDED = range(COUNT_CELLS)
 
 
 def account(conn: Connection, now: float) -> bool:

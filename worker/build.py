@@ -7,7 +7,6 @@ wrong on the way is a Refused to the supervisor, never the end of the worker.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from shared.errors import InternalError, ProxyctlError
 from shared.messages import (
     Committed,
     Prepare,
+    PrepareCertificates,
     Prepared,
     PrepareRoutes,
     PrepareSet,
@@ -34,7 +34,11 @@ class Generations(Protocol):
 
     def add_set(self, addresses: AddressSet) -> int: ...
 
+    def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]: ...
+
     def add_routes(self, routes: list[RoutePlan]) -> int: ...
+
+    def build_ahead(self) -> bool: ...
 
     def missing_sockets(self) -> list[tuple[int, int]]: ...
 
@@ -46,12 +50,20 @@ class Generations(Protocol):
 class Build:
     """At most one generation at a time. ``drain_s``: the longest drain of a committed route."""
 
-    def __init__(self, plane: Generations, say: Callable[[WorkerMessage], None]) -> None:
+    def __init__(
+        self,
+        plane: Generations,
+        say: Callable[[WorkerMessage], None],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """``later`` calls back in a later turn of the loop."""
         self._plane = plane
         self._say = say
+        self._later = later
         self._prepare: Prepare | None = None
         self._came = 0  # routes
         self._sets = 0  # that have come
+        self._certificates = self._authorities = 0
         self._prepared = 0  # generation that only waits for its Commit
         self._next_drain_s = _NO_DRAIN_S
         self._is_check_due = False
@@ -65,7 +77,7 @@ class Build:
         """
         self._prepare = prepare
         self._prepared = 0
-        self._came = self._sets = 0
+        self._came = self._sets = self._certificates = self._authorities = 0
         self._next_drain_s = _NO_DRAIN_S
         try:
             self._plane.begin(prepare)
@@ -85,6 +97,13 @@ class Build:
             return
         self._check()
 
+    def add_certificates(self, message: PrepareCertificates) -> None:
+        """Take certificates and authorities; a straggler is ignored."""
+        if self._prepare is None or self._prepare.generation != message.generation:
+            return
+        self._certificates, self._authorities = self._plane.add_certificates(message)
+        self._check()
+
     def add_routes(self, batch: PrepareRoutes) -> None:
         """Build one batch; a straggler of a generation that was given up is ignored."""
         if self._prepare is None or self._prepare.generation != batch.generation:
@@ -100,11 +119,15 @@ class Build:
         self._say(Progress(generation=batch.generation, routes=built))
         self._check()
 
-    def sockets_came(self, loop: asyncio.AbstractEventLoop) -> None:
+    def sockets_came(self) -> None:
         """Descriptors have come: look once, after all that are there have been taken."""
-        if self._prepare is not None and not self._is_check_due:
+        if self._prepare is not None:
+            self._check_later()
+
+    def _check_later(self) -> None:
+        if not self._is_check_due:
             self._is_check_due = True
-            loop.call_soon(self._check)
+            self._later(self._check)
 
     def commit(self, generation: int) -> None:
         """Serve by the prepared generation and say so; Refused when it is not that one.
@@ -141,8 +164,13 @@ class Build:
         prepare = self._prepare
         if prepare is None or self._came < prepare.routes or self._sets < prepare.address_sets:
             return
+        if self._certificates < prepare.certificates or self._authorities < prepare.authorities:
+            return
         try:
             if self._plane.missing_sockets():
+                return
+            if not self._plane.build_ahead():
+                self._check_later()
                 return
         except Exception as error:
             self._refuse(error)

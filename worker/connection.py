@@ -7,22 +7,25 @@ bytes are in `relay.py`. Every path out of here goes through `Connection.end`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shared.ends import End
+from shared.networks import split_ip
 from shared.stats import CONNECT_BUCKETS
-from worker.accounting import account
+from worker.accounting import CELL_DIALLED, account
+from worker.coded_side import CodedSide, relay_coded
 from worker.connection_state import Event, State, step
+from worker.deadlines import NEVER, on_deadline, relay_deadline
 from worker.dial import Dial
-from worker.endings import closing_deadline, relay_deadline, reset_given_up, side_ended
+from worker.endings import side_ended
 from worker.gate import ENDS
-from worker.guarded import HOLD_S, guard_read, release
+from worker.guarded import HOLD_S, guard_read
+from worker.handshake import ClientHandshake, is_let_in
 from worker.header_guard import HeaderGuard
 from worker.preface import HeaderReader, PrefaceReader
 from worker.proxy_out import send_first
 from worker.reactor import ENDED, ERROR, READING
 from worker.relay import SIZE, Side
-from worker.socket_options import probe_peer
 from worker.timer_wheel import NO_SLOT
 
 if TYPE_CHECKING:
@@ -30,12 +33,11 @@ if TYPE_CHECKING:
 
     from shared.proxy_protocol import ProxyHeader
     from worker.balancer import Endpoint
+    from worker.client_tls import ClientTls
     from worker.data_plane import DataPlane
     from worker.gate import Gate
     from worker.generation import Route
     from worker.listener import Listener
-
-NEVER: Final = float("inf")
 
 # Bound once: an attribute of an Enum class costs more than the move itself.
 RELAYING: Final = State.RELAYING
@@ -46,9 +48,10 @@ END: Final = Event.END
 ROUTED: Final = Event.ROUTED
 CONNECTED: Final = Event.CONNECTED
 
-Address = tuple[str, int]
+FIRST_LOOK_S: Final = 5.0  # at a connection whose first bytes are awaited
 
-CELL_ACCEPTED, CELL_DIALLED, CELL_ENDED = range(3)  # cells of a worker's counts that outlive a kill
+Address = tuple[str, int]
+Phase: TypeAlias = HeaderReader | PrefaceReader | ClientHandshake | Dial
 
 
 class Connection:
@@ -82,6 +85,8 @@ class Connection:
         "routed_at",
         "slot",
         "state",
+        "tls",
+        "tls_at",
         "up",
     )
 
@@ -98,14 +103,16 @@ class Connection:
         self.down = Side(self, sock, fd, wants_out=False)
         self.up: Side | None = None
         self.state = State.ACCEPTED
-        self.phase: HeaderReader | PrefaceReader | Dial | None = None  # of the current state
+        self.phase: Phase | None = None  # of the current state
         self.pending: bytes = b""  # read from the client, not yet sent to the target
         self.guard: HeaderGuard | None = None
         self.route: Route | None = None
         self.endpoint: Endpoint | None = None
         self.slot = NO_SLOT  # of the timer wheel
         self.accepted_at = self.routed_at = self.active_at = now
-        self.header_at = self.connected_at = self.first_byte_at = 0.0  # 0: it did not happen
+        # 0: it did not happen
+        self.header_at = self.tls_at = self.connected_at = self.first_byte_at = 0.0
+        self.tls: ClientTls | None = None
         self.admitted_by: Gate | None = None  # at accept, see `worker/door.py`
         self.counted_in: tuple[int, ...] = ()  # cells of limits, see `worker/limits.py`
         self.cut_at = NEVER  # drain deadline
@@ -156,22 +163,22 @@ class Connection:
         if only is not None:
             self.routed(only)
             return
-        routes = self.listener.matching(self.client[0])
-        if not routes:
-            self.end(End.NO_ROUTE)
-        elif routes[0].needs_bytes:
+        opening = self.listener.matcher.at_accept(self.network_address)
+        if opening.wait:
             self.move(Event.NEEDS_BYTES)
-            self.phase = reader = PrefaceReader(self, routes)
-            self.arm(reader.deadline)
+            self.phase = reader = PrefaceReader(self, opening)
+            # A first look soon: what is armed after it for later costs next to nothing.
+            self.arm(min(reader.deadline, self.accepted_at + FIRST_LOOK_S))
             if self.pending:
                 reader.read()
+        elif opening.value is None:
+            self.end(End.NO_ROUTE)
         else:
-            self.routed(routes[0])
+            self.routed(opening.value)
 
     def routed(self, route: Route) -> None:
-        """The route is chosen: dial."""
+        """The route is chosen: dial, after the handshake if TLS ends here."""
         self.route, self.routed_at = route, self.plane.reactor.now
-        self.state = step(self.state, ROUTED)
         counts = route.counts
         counts.total += 1
         counts.active += 1
@@ -183,8 +190,25 @@ class Connection:
                 return
         if route.is_removed:  # by a reload while its first bytes were awaited
             self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
-        self.phase = dial = Dial(self, route)
-        dial.start()
+        if route.terminator is not None and self.tls is not None:
+            self.move(Event.NEEDS_TLS)
+            self.phase = shaking = ClientHandshake(self, self.tls, route.tls_handshake_s)
+            shaking.begin(route.terminator)
+        elif route.rules is None or is_let_in(self, route.rules):
+            self.state = step(self.state, ROUTED)
+            self.phase = dial = Dial(self, route)
+            dial.start()
+
+    def shaken(self) -> None:
+        """The client's handshake is done: dial."""
+        route = self.route
+        assert route is not None
+        # The dial is measured from here on, and so is what the client does.
+        self.tls_at = self.active_at = self.plane.reactor.now
+        if route.rules is None or is_let_in(self, route.rules):
+            self.state = step(self.state, ROUTED)
+            self.phase = dial = Dial(self, route)
+            dial.start()
 
     def ended_early(self) -> None:
         """The client's FIN was read before there is a target: a half-close like any other."""
@@ -204,8 +228,19 @@ class Connection:
         if is_more and self.phase is not phase:
             self.early(events)
 
-    def connected(self, sock: _socket.socket, fd: int, endpoint: Endpoint, waiting: int) -> None:
-        """The target is there. ``waiting``: events of the client's socket since accept."""
+    def connected(
+        self,
+        sock: _socket.socket,
+        fd: int,
+        endpoint: Endpoint,
+        waiting: int,
+        coded: CodedSide | None = None,
+        behind: bytes = b"",
+    ) -> None:
+        """The target is there. ``waiting``: events of the client's socket since accept.
+
+        ``coded``: its side, where TLS is spoken with it; ``behind``: what it has said already.
+        """
         route = self.route
         assert route is not None
         self.state = step(self.state, CONNECTED)
@@ -217,9 +252,13 @@ class Connection:
         counts.total += 1
         counts.active += 1
         connect = route.counts.connect
-        elapsed = self.connected_at - self.routed_at
+        elapsed = self.connected_at - (self.tls_at or self.routed_at)
         connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
         connect.total += elapsed
+        if route.is_coded:
+            up_side = coded or CodedSide(self, sock, fd, True, None)
+            relay_coded(self, up_side, waiting, behind)
+            return
         down = self.down
         self.up = up = Side(self, sock, fd, wants_out=True)
         up.peer, down.peer = down, up
@@ -236,17 +275,22 @@ class Connection:
         if self.state is not RELAYING and self.state is not HALF_CLOSED:
             return
         up.is_fast = not (up.outbox or up.is_reset)
+        down.is_fast = up.is_fast and not down.has_ended and self.guard is None
+        self.relaying(waiting)
+
+    def relaying(self, waiting: int) -> None:
+        """The relay has begun; ``waiting`` as `connected` has it."""
+        plane, route, guard = self.plane, self.route, self.guard
+        assert route is not None
         if plane.access.wants_connect:
             plane.access.line(self, None, self.connected_at)
-        guard = self.guard
-        down.is_fast = up.is_fast and not down.has_ended and guard is None
         # The dial's deadline still stands in the wheel; its slot works out the next one.
         if route.has_short_timeouts:
             self.rearm()
         if guard is not None and guard.held:
             self.arm(self.active_at + HOLD_S)
         if waiting:
-            down.ready(waiting)
+            self.down.ready(waiting)
 
     def guard_read(self, guard: HeaderGuard) -> None:
         """The client may not send a PROXY header: its first bytes are looked at."""
@@ -265,35 +309,8 @@ class Connection:
             self.arm(deadline)
 
     def on_deadline(self, now: float) -> None:
-        """The wheel's slot has come; the deadline itself may have moved on since."""
-        if self.state is CLOSED:
-            return
-        if self.state is CLOSING:
-            closing_deadline(self, now)
-            return
-        if now >= self.cut_at:
-            self.end(self.cut_reason)
-            return
-        if self.phase is not None:
-            self.phase.on_deadline(now)
-            return
-        if not self.has_keep_alive:
-            # Only now, so that a short connection pays no system call for it.
-            self.has_keep_alive = True
-            for side in (self.down, self.up):
-                if side is not None:
-                    probe_peer(side.sock)
-        if self.guard is not None and self.guard.held:
-            release(self, self.guard)
-        if self.is_closed:
-            return
-        found, reason = relay_deadline(self)
-        if now >= found and reason in (End.CLIENT_RESET, End.TARGET_RESET):
-            reset_given_up(self, reason)
-        elif now >= found:
-            self.end(reason)
-        elif found != NEVER:
-            self.arm(found)
+        """The wheel's slot has come."""
+        on_deadline(self, now)
 
     def cut(self, at: float, reason: End) -> None:
         """End at the instant ``at`` for ``reason``, if it still lives then."""
@@ -383,6 +400,12 @@ class Connection:
         if header is not None and header.has_addresses:
             return header.source_text, header.source_port
         return self.peer_address
+
+    @property
+    def network_address(self) -> tuple[int, int] | None:
+        """The client as matching takes it; None on a Unix socket."""
+        ip = self.client[0]
+        return split_ip(ip) if ip else None
 
     @property
     def destination(self) -> Address:

@@ -1,11 +1,11 @@
 """The states of a connection and every move between them. All moves live here.
 
-    ACCEPTED -> PROXY_HEADER -> PREFACE -> CONNECTING
+    ACCEPTED -> PROXY_HEADER -> PREFACE -> TLS_HANDSHAKE -> CONNECTING
              -> RELAYING -> HALF_CLOSED -> CLOSING -> CLOSED
 
-PROXY_HEADER, PREFACE, HALF_CLOSED and CLOSING may be skipped, and every state has a way to
-CLOSED. CLOSING means that nothing more is read and what is queued still goes out. What is not in
-the table is our bug.
+PROXY_HEADER, PREFACE, TLS_HANDSHAKE, HALF_CLOSED and CLOSING may be skipped, and every state has a
+way to CLOSED. CLOSING means that nothing more is read and what is queued still goes out. What is
+not in the table is our bug.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class State(IntEnum):
     ACCEPTED = 0
     PROXY_HEADER = auto()
     PREFACE = auto()
+    TLS_HANDSHAKE = auto()
     CONNECTING = auto()
     RELAYING = auto()
     HALF_CLOSED = auto()
@@ -34,6 +35,7 @@ class Event(IntEnum):
 
     NEEDS_HEADER = 0  # the peer is trusted: a PROXY header comes first
     NEEDS_BYTES = auto()  # a candidate route can only be judged by the first bytes
+    NEEDS_TLS = auto()  # the route is chosen, and ends TLS
     ROUTED = auto()  # the route is chosen, the dial begins
     CONNECTED = auto()  # the target is there
     SIDE_ENDED = auto()  # one side sent FIN
@@ -54,6 +56,11 @@ _MOVES: Final = {
         Event.END: State.CLOSED,
     },
     State.PREFACE: {
+        Event.NEEDS_TLS: State.TLS_HANDSHAKE,
+        Event.ROUTED: State.CONNECTING,
+        Event.END: State.CLOSED,
+    },
+    State.TLS_HANDSHAKE: {
         Event.ROUTED: State.CONNECTING,
         Event.END: State.CLOSED,
     },

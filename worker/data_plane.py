@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 import traceback
 from collections.abc import Callable
 from typing import Final
 
 from shared.ends import End
 from shared.errors import WorkerBootError
-from shared.messages import Prepare
+from shared.messages import Prepare, PrepareCertificates
 from shared.plan import AddressSet, Endpoints, RoutePlan
 from shared.stats import ListenerCounts, Snapshot
 from worker.accept_pause import Reserve
 from worker.access import Access
-from worker.accounting import account
-from worker.connection import CELL_ACCEPTED, CELL_ENDED, Address, Connection
+from worker.accounting import CELL_ACCEPTED, CELL_ENDED, account
+from worker.chores import Chores
+from worker.connection import Address, Connection
 from worker.departure import Departure
 from worker.gate import ENDS, Gate
 from worker.gates import Gates
@@ -27,8 +29,11 @@ from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
 from worker.reactor import TICK_S, Reactor
 from worker.refusals import LOGGED, Log, Refusals
+from worker.route_report import told_routes
 from worker.timer_wheel import TimerWheel
+from worker.tls_contexts import Contexts
 
+AHEAD_S: Final = 0.004  # of building TLS contexts at a time; one step may take as long again
 PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
 
 
@@ -70,7 +75,11 @@ class DataPlane:
         self.limits = limits if limits is not None else private_limits()
         self.gates = Gates(self.limits)
         self.access = Access(self._id_prefix, log)
+        self.contexts = Contexts()
+        if self.contexts.warning:
+            log("warning", self.contexts.warning, {})
         self._lasting = Lasting()
+        self._chores = Chores()
         self._listener_counts: dict[str, ListenerCounts] = {}
         self._listeners: dict[int, Listener] = {}
         self._held = HeldSockets(self._listeners.__contains__)
@@ -96,12 +105,24 @@ class DataPlane:
     def begin(self, prepare: Prepare) -> None:
         """Start to build a generation beside the one that serves."""
         self._forget_next()
-        self._next = Generation(prepare, self._lasting, self.limits)
+        self._next = Generation(prepare, self._lasting, self.limits, self.contexts)
         self.access.prepare(prepare.access)
 
     def add_set(self, addresses: AddressSet) -> int:
         """Build the next address set; returns how many are built."""
         return self._preparing().add_set(addresses)
+
+    def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]:
+        """Take the next certificates and authorities; returns how many there are of each."""
+        return self._preparing().add_certificates(message)
+
+    def build_ahead(self) -> bool:
+        """Build some of the TLS contexts; False: call again, others come first."""
+        generation = self._preparing()
+        try:
+            return generation.build_ahead(AHEAD_S)
+        except ssl.SSLError as exc:
+            raise WorkerBootError(f"TLS of generation {generation.number}: {exc}") from exc
 
     def add_routes(self, routes: list[RoutePlan]) -> int:
         """Build one batch of routes; returns how many are built in all."""
@@ -128,6 +149,8 @@ class DataPlane:
         self._held.abort(generation)
 
     def _forget_next(self) -> None:
+        if self._next is not None:
+            self._chores.add(self._next.dismantle())
         self._next = None
         self.access.abort()
 
@@ -151,19 +174,16 @@ class DataPlane:
                     sock = self._held[plan.id, index]
                     listener.sockets[index] = ListenSocket(self, listener, sock)
             listener.adopt(
-                plan,
-                new.candidates[plan.id].ordered,
-                new.endpoints.addresses,
-                self.gates.first,
-                self.limits,
+                plan, new.matchers[plan.id], new.endpoints.addresses, self.gates.first, self.limits
             )
         for id_, listener in self._listeners.items():
             if id_ not in new.listeners:
                 listener.door = None  # it asks the rules of its own time; those of now hold
         self._held.committed(generation)
-        removed = set(old.routes) - set(new.routes) if old is not None else set()
-        if old is not None and removed:
-            self._remove(old, removed)
+        if old is not None:
+            if removed := set(old.routes) - set(new.routes):
+                self._remove(old, removed)
+            self._chores.add(old.dismantle())
         self._poll_assigned()
         draining = sum(
             counts.active for name, counts in self._lasting.counts.items() if name not in new.routes
@@ -182,7 +202,7 @@ class DataPlane:
         """Take new addresses of names."""
         for generation in (self._current, self._next):
             if generation is not None:
-                generation.resolve(endpoints)
+                self._chores.add(generation.resolve(endpoints))
         if self._current is not None:
             for listener in self._listeners.values():
                 listener.resolve(self._current.endpoints.addresses)
@@ -349,6 +369,7 @@ class DataPlane:
                 self.on_bug(conn, exc)
         if self.is_paused:
             self._end_pause()
+        self._chores.tick()
         self._refusals.tick(now)
         self.gates.tick(now)
         if self.access.is_on:
@@ -366,23 +387,13 @@ class DataPlane:
         """Put the counters of this moment into ``snapshot``."""
         self._account(self.reactor.now)
         served = self._current.routes if self._current is not None else {}
-        for name, counts in self._lasting.counts.items():
-            counts.draining = 0 if name in served else counts.active
-            if counts.total and name in served:
-                for target in served[name].balancer.targets:
-                    target.judge(self.reactor.now)
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
         snapshot.access_lines = self.access.lines
         snapshot.access_lines_dropped = self.access.dropped
         snapshot.limit_table_full = self.limits.not_counted
         snapshot.listeners = self._listener_counts
-        # A route that nobody has used yet says nothing: thousands of them would be sent for it.
-        snapshot.routes = {
-            name: counts
-            for name, counts in self._lasting.counts.items()
-            if counts.total or not all(target.is_up for target in counts.targets.values())
-        }
+        snapshot.routes = told_routes(self._lasting.counts, served, self.reactor.now)
 
     def last_words(self) -> None:
         """Write what waits for a log; nothing is logged after it."""

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from worker.balancer import MARK_S
+from worker.coded_side import CodedSide
+from worker.handshake import TargetHandshake
 from worker.reactor import ERROR, IN, OUT, WRITING
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
     from worker.connection import Connection
     from worker.generation import Route
+    from worker.tls_engine import Tls
+    from worker.upstream_contexts import UpstreamContext
 
 STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 UNDER_WAY: Final = (errno.EINPROGRESS, 0)
@@ -49,8 +53,10 @@ class Dial:
 
     __slots__ = (
         "_at",
+        "_detail",
         "_endpoint",
         "_fd",
+        "_handshake",
         "_left",
         "_route",
         "_sock",
@@ -66,6 +72,8 @@ class Dial:
         self._fd = -1
         self._endpoint: Endpoint | None = None
         self._left: list[Endpoint] | None = None  # still to be tried; None: not worked out yet
+        self._handshake: TargetHandshake | None = None
+        self._detail = ""  # of the last failure, for the log
         self._until = self._at = 0.0
         self.waiting = 0  # events of the client's socket meanwhile
 
@@ -99,12 +107,48 @@ class Dial:
 
     def _established(self, sock: _socket.socket, endpoint: Endpoint, events: int) -> None:
         conn, fd = self.conn, self._fd
+        if self._route.upstream is not None:
+            self._shake(sock, endpoint, self._route.upstream, events)
+            return
         self._sock = None
         endpoint.mark.failed_until = 0.0
         conn.connected(sock, fd, endpoint, self.waiting)
         up = conn.up
         if events & IN and up is not None and not conn.is_closed:
             conn.plane.reactor.table[fd].ready(events)  # the side, or who stands in its place
+
+    # -- TLS with the target ---------------------------------------------------------------
+
+    def _shake(
+        self, sock: _socket.socket, endpoint: Endpoint, upstream: UpstreamContext, events: int
+    ) -> None:
+        handshake = TargetHandshake(self, sock, upstream, endpoint.target.plan.host)
+        self._handshake = handshake
+        self.conn.plane.reactor.table[self._fd] = handshake
+        handshake.begin()
+        if events & IN and self._handshake is handshake:
+            handshake.ready(events)
+
+    def is_shaking(self, handshake: TargetHandshake) -> bool:
+        """Whether this handshake still goes on."""
+        return self._handshake is handshake
+
+    def tls_failed(self, reason: str, detail: str) -> None:
+        """The target, or its certificate, will not do."""
+        self._handshake = None
+        self._detail = detail
+        self._failed(reason)
+
+    def shaken(self, tls: Tls, behind: bytes, unsent: bytes) -> None:
+        """TLS with the target is there. ``behind``: what it has said already, as plaintext."""
+        sock, endpoint = self._sock, self._endpoint
+        assert sock is not None
+        assert endpoint is not None
+        self._sock = self._handshake = None
+        endpoint.mark.failed_until = 0.0
+        side = CodedSide(self.conn, sock, self._fd, True, tls)
+        side.outbox = unsent
+        self.conn.connected(sock, self._fd, endpoint, self.waiting, side, behind)
 
     def on_deadline(self, now: float) -> None:
         """Give this endpoint up if its time is over."""
@@ -117,7 +161,7 @@ class Dial:
         """The connection has ended: stop dialling."""
         sock = self._sock
         if sock is not None:
-            self._sock = None
+            self._sock = self._handshake = None
             reactor = self.conn.plane.reactor
             reactor.table.pop(self._fd, None)
             reactor.closing.append(sock)
@@ -128,6 +172,7 @@ class Dial:
         """The endpoint under way has failed: go on to the next."""
         endpoint = self._endpoint
         assert endpoint is not None
+        self._handshake = None
         self._drop()
         now = self.conn.plane.reactor.now
         following = self._next(endpoint, reason, now)
@@ -139,6 +184,7 @@ class Dial:
         current: Endpoint | None = endpoint
         while current is not None:
             self._endpoint = current
+            self._detail = ""
             code = self._begin(current)
             if code in UNDER_WAY:
                 self._wait(now)
@@ -194,7 +240,8 @@ class Dial:
         end = End.CONNECT_TIMEOUT if reason == "timeout" else End.CONNECT_FAILED
         if reason == "no_descriptors":
             end = End.OVERLOAD
-        conn.end(end, f"target {failed.target.plan.name}: {reason}")
+        detail = f" ({self._detail})" if self._detail else ""
+        conn.end(end, f"target {failed.target.plan.name}: {reason}{detail}")
         return None
 
     def _drop(self) -> None:

@@ -124,32 +124,3 @@ def finish_closing(conn: Connection) -> None:
         reset_on_close(side.sock)
     assert conn.end_reason is not None
     conn.end(conn.end_reason)
-
-
-def relay_deadline(conn: Connection) -> tuple[float, End]:
-    """When the relay is over if nothing more happens, and the reason that it then ends for."""
-    route = conn.route
-    assert route is not None
-    timeouts = route.plan.timeouts
-    found, reason = conn.cut_at, conn.cut_reason
-    if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
-        found, reason = conn.accepted_at + timeouts.lifetime, End.LIFETIME
-    if timeouts.idle and conn.active_at + timeouts.idle < found:
-        found, reason = conn.active_at + timeouts.idle, End.IDLE_TIMEOUT
-    is_half = conn.state is State.HALF_CLOSED and not route.plan.half_open
-    if is_half and conn.active_at + timeouts.half_closed < found:
-        found, reason = conn.active_at + timeouts.half_closed, End.HALF_CLOSED_TIMEOUT
-    is_lost = conn.down.is_reset or (conn.up is not None and conn.up.is_reset)
-    if is_lost and conn.active_at + RESET_CAP_S < found:
-        found = conn.active_at + RESET_CAP_S
-        reason = End.CLIENT_RESET if conn.down.is_reset else End.TARGET_RESET
-    return found, reason
-
-
-def closing_deadline(conn: Connection, now: float) -> None:
-    """CLOSING, and time has passed: over, or look again."""
-    is_pending = conn.down.pending() or (conn.up is not None and conn.up.pending())
-    if now < conn.cut_at and is_pending:
-        conn.arm(conn.cut_at)
-    else:
-        finish_closing(conn)

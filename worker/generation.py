@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from msgspec.structs import replace
 
 from shared.address_set import Addresses
-from shared.messages import Prepare
-from shared.plan import AddressSet, Endpoints, RoutePlan
-from shared.route_order import Candidate, Rank, candidates_of, needs_bytes
+from shared.matching import Matcher
+from shared.messages import Prepare, PrepareCertificates
+from shared.plan import AddressSet, AuthorityPlan, CertificatePlan, Endpoints, RoutePlan
 from shared.stats import RouteCounts, TargetCounts
+from shared.units import is_ip
 from worker.balancer import Balancer, BalanceState, Target
 from worker.gate import Gate
+from worker.identity import IdentityRules
 from worker.limits import Limits
 from worker.proxy_out import header_builder
+from worker.tls_contexts import Contexts, Terminator
+from worker.tls_material import Ahead
+from worker.upstream_contexts import UpstreamContext
 
 if TYPE_CHECKING:
     from worker.connection import Connection
+
+# Slices of what is done to all routes of a generation; each takes a few ms (design section 3).
+RESOLVED_A_SLICE: Final = 500
+FREED_A_SLICE: Final = 1000
+PLACES_A_SLICE: Final = 10_000  # of matchers
 
 
 class Lasting:
@@ -45,11 +56,15 @@ class Route:
         "counts",
         "gate",
         "has_short_timeouts",
+        "is_coded",
         "is_removed",
         "name",
-        "needs_bytes",
         "plan",
+        "rules",
         "send_header",
+        "terminator",
+        "tls_handshake_s",
+        "upstream",
     )
 
     def __init__(
@@ -59,7 +74,6 @@ class Route:
         self.gate = gate
         self.name = plan.name
         self.counts, state = lasting.of(plan.name)
-        self.needs_bytes = needs_bytes(plan)
         self.is_removed = False
         timeouts = plan.timeouts
         # Whether a relay's deadline can come before the one that its dial stood under.
@@ -71,52 +85,81 @@ class Route:
             Target(target, self.counts.targets.setdefault(target.name, TargetCounts()), state)
             for target in plan.targets
         ]
+        self.terminator: Terminator | None = None
+        self.upstream: UpstreamContext | None = None
+        self.rules: IdentityRules | None = None
+        self.is_coded = False  # TLS towards client or target
+        self.tls_handshake_s = timeouts.tls_handshake
         self.balancer = Balancer(targets, state)
         self.resolve(endpoints)
+
+    def use_tls(self, terminator: Terminator | None, upstream: UpstreamContext | None) -> None:
+        """End TLS of clients, speak it to targets."""
+        self.terminator, self.upstream = terminator, upstream
+        self.is_coded = terminator is not None or upstream is not None
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
         self.balancer.resolve(endpoints.addresses)
 
 
-class Candidates:
-    """The routes of one listener in the order in which they win; kept in order as they come.
-
-    So no step of building a generation takes longer than its batch, however many routes it has.
-    """
-
-    __slots__ = ("_keys", "ordered")
-
-    def __init__(self) -> None:
-        self._keys: list[Rank] = []
-        self.ordered: list[tuple[Candidate, Route]] = []
-
-    def add(self, route: Route, listener: int) -> None:
-        """Put a route in its places; ValueError for a network that is none."""
-        for key, candidate in candidates_of(route.plan, listener):
-            place = bisect_right(self._keys, key)
-            self._keys.insert(place, key)
-            self.ordered.insert(place, (candidate, route))
-
-
 class Generation:
-    """The routes by name, and per listener the candidates in the order in which they win."""
+    """The routes by name, and per listener what finds the one that wins."""
 
-    def __init__(self, prepare: Prepare, lasting: Lasting, limits: Limits) -> None:
+    def __init__(
+        self, prepare: Prepare, lasting: Lasting, limits: Limits, contexts: Contexts
+    ) -> None:
         self.number = prepare.generation
         self.listeners = {plan.id: plan for plan in prepare.listeners}
         self.endpoints = prepare.endpoints
         self._security = prepare.security
         self._sets: list[Addresses] = []
         self._limits = limits
+        self._contexts = contexts
+        self._certificates: list[CertificatePlan] = []
+        self._authorities: list[AuthorityPlan] = []
+        self._ahead: Ahead | None = None
         self.routes: dict[str, Route] = {}
-        self.candidates = {id_: Candidates() for id_ in self.listeners}
+        self.matchers: dict[int, Matcher[Route]] = {id_: Matcher() for id_ in self.listeners}
         self._lasting = lasting
+        self._users: dict[str, list[Route]] = {}  # of host names
 
     def add_set(self, addresses: AddressSet) -> int:
         """The next address set that rules name; returns how many there are."""
         self._sets.append(Addresses(addresses))
         return len(self._sets)
+
+    def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]:
+        """The next certificates and authorities; returns how many there are of each."""
+        self._certificates += message.certificates
+        self._authorities += message.authorities
+        return len(self._certificates), len(self._authorities)
+
+    def build_ahead(self, seconds: float) -> bool:
+        """Build TLS contexts, for so long; True when all that are built ahead are there.
+
+        ssl.SSLError for a certificate that OpenSSL refuses.
+        """
+        if self._ahead is None:
+            routes = self.routes.values()
+            upstreams = [route.upstream for route in routes if route.upstream is not None]
+            servers = [route.terminator for route in routes if route.terminator is not None]
+            self._ahead = Ahead([*upstreams, *servers])
+        return self._ahead.build_some(monotonic() + seconds)
+
+    def _tls(self, route: Route) -> None:
+        plan = route.plan
+        terminator = upstream = None
+        if plan.terminate is not None:
+            group = ",".join(sorted(self.listeners[id_].name for id_ in plan.listeners))
+            terminator = self._contexts.server(
+                plan.terminate, self._certificates, self._authorities, group
+            )
+        if plan.upstream_tls is not None:
+            upstream = self._contexts.upstream(
+                plan.upstream_tls, self._certificates, self._authorities
+            )
+        route.use_tls(terminator, upstream)
 
     def gate(self) -> Gate | None:
         """Of everyone; None where nothing is refused. All sets have come by now."""
@@ -130,13 +173,49 @@ class Generation:
             if plan.security is not None:
                 gate = Gate(plan.name, plan.security, self._sets, self._limits)
             route = Route(plan, self._lasting, self.endpoints, gate)
+            if plan.terminate is not None or plan.upstream_tls is not None:
+                self._tls(route)
+            if plan.security is not None and plan.security.identities:
+                route.rules = IdentityRules(plan.security.identities, self._sets)
             self.routes[plan.name] = route
             for listener in plan.listeners:
-                self.candidates[listener].add(route, listener)
+                self.matchers[listener].add(plan, listener, route)
+            for name in {one.host for one in plan.targets if one.host and not is_ip(one.host)}:
+                self._users.setdefault(name, []).append(route)
 
-    def resolve(self, endpoints: Endpoints) -> None:
-        """Take new addresses of names; those that are not mentioned stay."""
-        merged = {**self.endpoints.addresses, **endpoints.addresses}
-        self.endpoints = replace(self.endpoints, addresses=merged)
-        for route in self.routes.values():
+    def resolve(self, endpoints: Endpoints) -> Iterator[None]:
+        """Take new addresses of names, a slice of the routes at a time (`worker/chores.py`).
+
+        Names that are not mentioned keep their addresses, and routes without a name that changed
+        are left alone.
+        """
+        old = self.endpoints.addresses
+        changed = [
+            name for name, found in endpoints.addresses.items() if found != old.get(name, ())
+        ]
+        self.endpoints = replace(self.endpoints, addresses={**old, **endpoints.addresses})
+        users = {id(route): route for name in changed for route in self._users.get(name, ())}
+        for number, route in enumerate(users.values(), 1):
             route.resolve(self.endpoints)
+            if number % RESOLVED_A_SLICE == 0:
+                yield
+
+    def dismantle(self) -> Iterator[None]:
+        """Give up this generation, a slice at a time (`worker/chores.py`).
+
+        To free thousands of routes at once would hold the loop. What finds them goes first, as
+        soon as no client whose first bytes are awaited needs it.
+        """
+        matchers, routes = list(self.matchers.values()), list(self.routes.values())
+        self.matchers, self.routes, self._users = {}, {}, {}
+        in_use = [ref(matcher) for matcher in matchers]
+        while matchers:
+            places = 0
+            while matchers and places < PLACES_A_SLICE:
+                places += matchers.pop().places
+            yield
+        while any(one() is not None for one in in_use):
+            yield
+        while routes:
+            del routes[-FREED_A_SLICE:]
+            yield

@@ -75,7 +75,7 @@ def release(conn: Connection, guard: HeaderGuard) -> None:
     """Pass on what the guard holds."""
     up = conn.up
     assert up is not None
-    held = up.outbox + guard.release()
+    held = up.outbox + up.wire(guard.release())
     if not held:
         return
     try:

@@ -9,11 +9,12 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from shared.networks import NetworkSet, split_ip
+from shared.matching import Matcher
+from shared.networks import NetworkSet
 from shared.plan import ListenerPlan, ProxyPolicy
-from shared.route_order import Candidate
 from shared.stats import ListenerCounts
-from worker.connection import CELL_ACCEPTED, Address, Connection
+from worker.accounting import CELL_ACCEPTED
+from worker.connection import Address, Connection
 from worker.door import Door
 from worker.gate import Gate
 from worker.generation import Route
@@ -98,15 +99,15 @@ class Listener:
         self.plan = plan
         self.policy = Policy(plan.proxy, {})
         self.only_route: Route | None = None
+        self.matcher: Matcher[Route] = Matcher()
         self.door: Door | None = None
-        self._candidates: list[tuple[Candidate, Route]] = []
         wildcard = plan.host in ("0.0.0.0", "::")
         self.fixed_destination: Address | None = None if wildcard else (plan.host, plan.port)
 
     def adopt(
         self,
         plan: ListenerPlan,
-        candidates: list[tuple[Candidate, Route]],
+        matcher: Matcher[Route],
         addresses: Mapping[str, Sequence[str]],
         first: Gate | None,
         limits: Limits,
@@ -114,10 +115,8 @@ class Listener:
         """Serve new connections by these routes and settings. ``first``: the gate of everyone."""
         self.plan = plan
         self.policy = Policy(plan.proxy, addresses)
-        self._candidates = candidates
-        best = candidates[0] if candidates else None
-        is_decided = best is not None and best[0].network is None and not best[1].needs_bytes
-        self.only_route = best[1] if best is not None and is_decided else None
+        self.matcher = matcher
+        self.only_route = matcher.only
         self.door = None
         if self.only_route is not None and not self.policy.reads_headers:
             gate = self.only_route.gate
@@ -128,21 +127,6 @@ class Listener:
         """Take new addresses of trusted names."""
         if self.plan.proxy.trusted_names:
             self.policy = Policy(self.plan.proxy, addresses)
-
-    def matching(self, client_ip: str) -> list[Route]:
-        """The routes left for this client, best first, down to the first that needs no bytes."""
-        client = split_ip(client_ip) if client_ip else None
-        found: list[Route] = []
-        for candidate, route in self._candidates:
-            network = candidate.network
-            if network is not None and (client is None or not candidate.matches(client)):
-                continue
-            if route in found:
-                continue
-            found.append(route)
-            if not route.needs_bytes:
-                break
-        return found
 
     def destination(self, sock: _socket.socket) -> Address:
         """The local address of an accepted socket; asked only where we listen on a wildcard."""

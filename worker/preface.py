@@ -5,18 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from shared.client_hello import MAX_BYTES, ClientHello, HelloReader, read_client_hello
 from shared.ends import End
-from shared.errors import ProxyHeaderError
+from shared.errors import ClientHelloError, ProxyHeaderError
 from shared.proxy_protocol import could_begin, parse
+from shared.units import short
+from worker.client_tls import ClientTls
 from worker.guarded import guard_preface
 from worker.relay import BUFFER, DONTWAIT, VIEW
 
 if TYPE_CHECKING:
+    from shared.matching import Opening
     from worker.connection import Connection
     from worker.generation import Route
     from worker.listener import Policy
 
 TLS_HANDSHAKE: Final = 0x16  # first byte of a TLS record with a ClientHello, RFC 8446 section 5.1
+HTTP_METHODS: Final = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"}
+)
 SHARED_PORT_WAIT_S: Final = 3.0  # where a route that needs no bytes waits behind (design section 4)
 
 
@@ -125,45 +132,135 @@ class HeaderReader(_Reader):
 
 
 class PrefaceReader(_Reader):
-    """Waits for the first byte, where a candidate route is for TLS clients only, or for others."""
+    """Reads the first bytes, or all of a ClientHello, where a candidate route asks for them."""
 
-    __slots__ = ("_routes", "deadline")
+    __slots__ = ("_begun", "_hello", "_matcher", "deadline")
 
-    def __init__(self, conn: Connection, routes: list[Route]) -> None:
+    def __init__(self, conn: Connection, opening: Opening[Route]) -> None:
         super().__init__(conn)
-        self._routes = routes
-        wait = max(route.plan.timeouts.initial_data for route in routes if route.needs_bytes)
-        if not routes[-1].needs_bytes:
+        self._matcher = conn.listener.matcher  # a reload meanwhile does not change who may win
+        self._hello: HelloReader | None = None  # of a ClientHello that has begun
+        self._begun = bytearray()  # what is here of it
+        wait = opening.initial_data
+        if opening.value is not None:
             wait = min(wait, SHARED_PORT_WAIT_S)
         self.deadline = conn.plane.reactor.now + wait
 
     def read(self) -> None:
-        """Judge by the first byte as soon as it is there."""
+        """Judge by the first byte as soon as it is there, or by the ClientHello that it begins."""
+        if self._hello is not None:
+            self._read_hello(self._hello)
+            return
         if not self._seen:
             count = self._receive()
             if count is None:
                 return
             self._seen = bytes(VIEW[:count])
-        conn = self._conn
-        if self._seen:
-            conn.pending = self._seen
-            if conn.guard is not None and not guard_preface(conn, conn.guard, self._seen):
-                return
-            self._choose(self._seen[0] == TLS_HANDSHAKE)
-        else:
+        conn, seen = self._conn, self._seen
+        if not seen:
             self._choose(None)
             conn.ended_early()
+            return
+        conn.pending = seen
+        if conn.guard is not None and not guard_preface(conn, conn.guard, seen):
+            return
+        if seen[0] != TLS_HANDSHAKE:
+            self._choose(False)
+        elif self._matcher.needs_hello:
+            self._begin_hello(seen)
+        else:
+            self._choose(True)
 
-    def _choose(self, tls: bool | None) -> None:
-        for route in self._routes:
-            if not route.needs_bytes or route.plan.tls is tls:
-                self._conn.routed(route)
+    def _begin_hello(self, seen: bytes) -> None:
+        """Nearly always it is here as a whole."""
+        try:
+            hello = read_client_hello(seen)
+        except ClientHelloError as error:
+            self._not_hello(error)
+            return
+        if hello is not None:
+            self._offered(hello)
+            return
+        conn = self._conn
+        self._hello = reader = HelloReader()
+        self._begun += seen
+        reader.read(self._begun)
+        # A handshake has begun, so its own limit holds from here on.
+        limit = conn.plane.reactor.now + self._matcher.longest_handshake
+        if limit < self.deadline:
+            self.deadline = limit
+            conn.arm(limit)
+        self._read_hello(reader)
+
+    def _read_hello(self, reader: HelloReader) -> None:
+        seen = self._begun
+        while count := self._receive():
+            seen += VIEW[:count]
+            if len(seen) < reader.needed:
+                continue
+            try:
+                hello = reader.read(seen)
+            except ClientHelloError as error:
+                self._conn.pending = bytes(seen)
+                self._not_hello(error)
                 return
-        self._conn.end(End.NO_ROUTE)
+            if hello is not None:
+                self._conn.pending = bytes(seen)
+                self._offered(hello)
+                return
+        if count == 0:
+            self._conn.pending = bytes(seen)
+            self._not_hello("the client ended within its ClientHello")
+            if not self._conn.is_closed:
+                self._conn.ended_early()
+
+    def _offered(self, hello: ClientHello) -> None:
+        self._conn.tls = ClientTls(hello)
+        self._choose(True, hello)
+
+    def _not_hello(self, why: object) -> None:
+        """Not TLS after all: a route that needs no bytes takes it, or nobody does."""
+        conn = self._conn
+        route = self._matcher.with_first_bytes(conn.network_address, None, None)
+        if route is None or len(conn.pending) > MAX_BYTES:
+            conn.end(End.TLS_FAILED, str(why))
+        else:
+            conn.routed(route)
+
+    def _choose(self, tls: bool | None, hello: ClientHello | None = None) -> None:
+        conn = self._conn
+        client = conn.network_address
+        route = self._matcher.with_first_bytes(client, tls, hello)
+        if route is not None:
+            conn.routed(route)
+        elif tls is False and self._matcher.tls_only(client):
+            conn.end(End.PLAIN_ON_TLS, plain_words(conn.pending))
+        elif tls and self._matcher.plain_only(client):
+            conn.end(End.TLS_ON_PLAIN, "a ClientHello where every route is for others")
+        else:
+            conn.end(End.NO_ROUTE, _asked_for(hello))
 
     def on_deadline(self, now: float) -> None:
         """Nothing came: a route that needs no bytes wins."""
+        conn = self._conn
         if now < self.deadline:
-            self._conn.arm(self.deadline)
+            conn.arm(self.deadline)
+        elif self._hello is not None:
+            conn.end(End.PREFACE_TIMEOUT, f"{len(self._begun)} bytes of a ClientHello came")
         else:
             self._choose(None)
+
+
+def plain_words(data: bytes) -> str:
+    """What a client says that should have begun TLS."""
+    if data.split(b" ", 1)[0] in HTTP_METHODS:
+        return "an HTTP request without TLS, where every route is for TLS clients"
+    return "no ClientHello, where every route is for TLS clients"
+
+
+def _asked_for(hello: ClientHello | None) -> str:
+    if hello is None:
+        return ""
+    if not hello.server_name:
+        return "the client asked for no name"
+    return f"the client asked for {short(hello.server_name)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.plan import RoutePlan, TlvPlan
 from shared.proxy_protocol import UNIQUE_ID_MAX_BYTES, TlvType, encode_v1, encode_v2
+from worker.client_tls import ClientTls
 from worker.relay import BUFFER, DONTWAIT, VIEW
 
 if TYPE_CHECKING:
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
 
 Tlv = tuple[int, bytes]
 
-# Well-known names that are passed on from the header that came, where it had them.
+# Well-known names that tell of TLS: of what was read here, else what the header that came says.
 _PASSED: Final = {
     "authority": int(TlvType.AUTHORITY),
     "alpn": int(TlvType.ALPN),
     "ssl": int(TlvType.SSL),
+}
+_OWN: Final = {
+    "authority": ClientTls.authority_tlv,
+    "alpn": ClientTls.alpn_tlv,
+    "ssl": ClientTls.ssl_tlv,
 }
 # Never passed on by "received": the checksum is of the old header, padding has no meaning.
 _NOT_PASSED: Final = frozenset({int(TlvType.CRC32C), int(TlvType.NOOP)})
@@ -130,5 +136,8 @@ class _WithTlvs:
                 if type_ not in skip
                 and (type_ != TlvType.UNIQUE_ID or len(value) <= UNIQUE_ID_MAX_BYTES)
             ]
+        own = None if conn.tls is None else _OWN[tlv.name](conn.tls)
+        if own is not None:
+            return [(_PASSED[tlv.name], own)]
         wanted = _PASSED[tlv.name]
         return [(type_, value) for type_, value in received if type_ == wanted]

@@ -202,6 +202,10 @@ class Side:
                 return
         self.conn.come_back(self)
 
+    def wire(self, payload: bytes) -> bytes:
+        """Payload as it goes to this socket."""
+        return payload
+
     def count(self, count: int) -> None:
         """Note payload bytes that were read."""
         self.received += count

@@ -7,15 +7,18 @@ and owns no decision about traffic; that is the data plane's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import mmap
 import os
 import signal
 import socket
+import time
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
 import uvloop
 
+from shared import core_dumps
 from shared.errors import InternalError
 from shared.log import Logging, LogSettings
 from shared.messages import (
@@ -34,6 +37,7 @@ from shared.messages import (
     Leaving,
     LogsReopened,
     Prepare,
+    PrepareCertificates,
     PrepareRoutes,
     PrepareSet,
     ReopenLogs,
@@ -43,6 +47,7 @@ from shared.messages import (
     Spawn,
     Stop,
     SupervisorMessage,
+    TicketSecret,
     WorkerMessage,
 )
 from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS, Snapshot
@@ -52,6 +57,9 @@ from worker.data_plane import DataPlane
 from worker.descriptors import DescriptorChannel
 from worker.limits import Limits
 from worker.orphan import OrphanLock, stop_accepting
+
+# Of a worker's time: what its reports of counters may take.
+REPORT_SHARE: Final = 0.02
 
 # Blocked from before the fork until the handlers stand: an early TERM must not kill a worker.
 SIGNALS: Final = (
@@ -122,7 +130,7 @@ class _Worker:
             log=self._log_event,
         )
         self._client = ControlClient(spawn, os.getpid())
-        self._build = Build(self._plane, self._say)
+        self._build = Build(self._plane, self._say, self._loop.call_soon)
         self._channel = DescriptorChannel(
             self._loop, channel, self._on_socket, self._on_supervisor_lost
         )
@@ -236,7 +244,7 @@ class _Worker:
     def _on_socket(self, listener: int, index: int, fd: int, generation: int) -> None:
         self._indexes = max(self._indexes, index + 1)
         self._plane.add_socket(listener, index, fd, generation)
-        self._build.sockets_came(self._loop)
+        self._build.sockets_came()
 
     def _on_supervisor_lost(self) -> None:
         """Go on alone: serve what is there and what comes (design section 2)."""
@@ -273,6 +281,8 @@ class _Worker:
                 self._build.add_set(message)
             case PrepareRoutes():
                 self._build.add_routes(message)
+                # Thousands of routes are no garbage: to walk them takes 100 ms, again and again.
+                gc.freeze()
             case Commit(generation=generation):
                 self._build.commit(generation)
             case Abort(generation=generation):
@@ -293,6 +303,11 @@ class _Worker:
                 self._on_drained(0, cut)  # unless a drain that this ended has just said so
             case ReopenLogs():
                 self._reopen_logs(message)
+            case TicketSecret(secret=secret):
+                self._plane.contexts.set_secret(secret)
+            case PrepareCertificates():
+                core_dumps.forbid()
+                self._build.add_certificates(message)
             case _:
                 raise InternalError(f"no rule for {message!r}")
 
@@ -328,9 +343,19 @@ class _Worker:
             self._lag_s = max(0.0, self._loop.time() - due)
 
     async def _report(self) -> None:
+        pause_s = STATS_S
         while True:
-            await asyncio.sleep(STATS_S)
-            self._client.push(self._snapshot())
+            await asyncio.sleep(pause_s)
+            begin = time.thread_time()
+            snapshot = self._snapshot()
+            # With thousands of routes in use each half takes 10 ms: traffic goes on between them,
+            # and reports come less often.
+            cost_s = time.thread_time() - begin
+            await asyncio.sleep(0)
+            begin = time.thread_time()
+            self._client.push(snapshot)
+            cost_s += time.thread_time() - begin
+            pause_s = max(STATS_S, cost_s / REPORT_SHARE)
 
     def _snapshot(self, *, is_last: bool = False) -> Snapshot:
         self._sequence += 1

@@ -15,6 +15,7 @@ from shared.errors import StartError
 from shared.stats import ListenerCounts, Totals
 from supervisor import admin
 from supervisor.admin import AdminServer
+from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -54,6 +55,10 @@ class View:
     def facts(self) -> Facts:
         """The first generation."""
         return Facts(version="1", generation=1)
+
+    def certificates(self) -> list[Use]:
+        """None."""
+        return []
 
 
 def ask(address: str, path: str, method: str = "GET") -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-VERBS = ("start", "stop", "reload", "validate", "status", "workers", "probe")
+VERBS = ("start", "stop", "reload", "validate", "status", "routes", "workers", "probe")
 GOOD = """\
 listen: ["127.0.0.1", "::1"]
 routes:
@@ -95,7 +95,7 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert problem["message"]
 
 
-@pytest.mark.parametrize("line", ["status", "workers", "workers add 2", "reload", "stop"])
+@pytest.mark.parametrize("line", ["status", "routes", "workers", "workers add 2", "reload", "stop"])
 def test_not_running(line: str, tmp_path: Path) -> None:
     """Status 3 and how to start, by option and by environment, whether the directory exists."""
     done = run(*line.split(), "--runtime-dir", str(tmp_path))

@@ -238,6 +238,7 @@ EXPECTED: Final = {
     "proxy_header_untrusted",
     "proxy_local",
     "no_route",
+    "plain_on_tls",
     "connect_failed",
     "connect_timeout",
     "idle_timeout",

@@ -166,14 +166,14 @@ def test_silence_with_a_fallback() -> None:
 
 
 def test_a_tls_port_and_a_client_without_tls() -> None:
-    """Only a TLS route: other bytes end as no route."""
+    """Only a TLS route: other bytes end as what they are, and the log says so."""
     with running() as plane:
         target = plane.target()
         listener = plane.serve(target, tls=True)
         client = plane.connect(listener)
         client.sendall(PLAIN)
         assert read_to_end(client) == b""
-        plane.wait_ends({"no_route": 1})
+        plane.wait_ends({"plain_on_tls": 1})
         assert target.has_none()
 
 

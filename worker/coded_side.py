@@ -1,0 +1,284 @@
+"""The sides of a connection that has TLS towards the client, towards the target, or both.
+
+What `Side` does with two sockets it does here with what each of them carries: `_take` gives the
+payload that was read, `put` sends payload. The outbox holds what goes to the socket as it is, so
+what waits is never encrypted twice, and its order is that in which it was encrypted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from shared.errors import TlsError
+from worker.accounting import CELL_DIALLED
+from worker.endings import side_ended, side_lost
+from worker.reactor import ENDED
+from worker.relay import BUFFER, DONTWAIT, READS_A_TURN, SIZE, VIEW, Side
+from worker.socket_options import reset_on_close
+from worker.tls_engine import OUTGOING, PLAIN, Tls
+
+if TYPE_CHECKING:
+    import _socket
+
+    from worker.connection import Connection
+
+EMPTY: Final = memoryview(b"")
+
+
+class CodedSide(Side):
+    """One socket of such a connection. ``tls`` None: this one carries plain bytes."""
+
+    __slots__ = ("has_said_goodbye", "tls")
+    peer: CodedSide | None  # both are, or none is
+
+    def __init__(
+        self, conn: Connection, sock: _socket.socket, fd: int, wants_out: bool, tls: Tls | None
+    ) -> None:
+        super().__init__(conn, sock, fd, wants_out)
+        self.tls = tls
+        self.has_said_goodbye = False
+
+    @classmethod
+    def in_place_of(cls, side: Side, tls: Tls | None) -> CodedSide:
+        """Take over a client's socket before the relay has begun."""
+        conn = side.conn
+        made = cls(conn, side.sock, side.fd, side.wants_out, tls)
+        made.has_ended = side.has_ended
+        made.received = side.received  # a guard may hold some
+        conn.down = made
+        conn.plane.reactor.table[side.fd] = made
+        del side.conn
+        return made
+
+    # -- payload in ------------------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """The hot path, as `Side.ready`: read once, send once. Every message comes this way."""
+        if not self.is_fast or events & ENDED:
+            self._ready_slowly(events)
+            return
+        try:
+            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            side_lost(self.conn, self)
+            return
+        tls, peer = self.tls, self.peer
+        assert peer is not None
+        if count == 0:
+            self.end()
+            return
+        data: memoryview | bytes
+        try:
+            if tls is None:
+                size, data = count, VIEW[:count]
+            else:
+                size = tls.decrypt(VIEW[:count])
+                if not size or tls.has_ended or OUTGOING.pending:
+                    if self._deliver(size, peer) and count == SIZE:
+                        self.pump()
+                    return
+                data = PLAIN[:size]
+            self.received += size
+            if self.is_quiet:
+                self.touch()
+            if peer.tls is not None:
+                data = peer.tls.encrypt(data)
+        except TlsError as error:
+            self._refuse(error)
+            return
+        try:
+            sent = peer.sock.send(data, DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cannot_write(peer)
+            return
+        if sent < len(data):
+            peer.keep(bytes(data[sent:]))
+        elif count == SIZE:
+            self.pump()
+
+    def pump(self, events: int = ENDED) -> None:
+        """As `Side.pump`, without splice."""
+        peer = self.peer
+        if peer is None or self.has_ended or peer.outbox or peer.is_reset:
+            return
+        conn = self.conn
+        if conn.is_closing:
+            return
+        if conn.guard is not None and self is conn.down:
+            conn.guard_read(conn.guard)
+            return
+        for _ in range(READS_A_TURN):
+            try:
+                count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+            except BlockingIOError:
+                if self.is_reset:
+                    side_lost(conn, self)
+                return
+            except OSError:
+                side_lost(conn, self)
+                return
+            if count == 0:
+                self.end()
+                return
+            if self.tls is None:
+                self.count(count)
+                is_passed = peer.put(VIEW[:count])
+            else:
+                try:
+                    size = self.tls.decrypt(VIEW[:count])
+                except TlsError as error:
+                    self._refuse(error)
+                    return
+                is_passed = self._deliver(size, peer)
+            if not is_passed or (count < SIZE and not events & ENDED):
+                return
+        conn.come_back(self)
+
+    def _deliver(self, size: int, peer: CodedSide) -> bool:
+        """Pass on what was decrypted, answer a KeyUpdate, end where the end came with it.
+
+        False where no more is to be read now.
+        """
+        tls = self.tls
+        assert tls is not None
+        answer = tls.answer()
+        payload = EMPTY if not size else PLAIN[:size]
+        if answer and not self.send(answer) and self.peer is None:
+            return False
+        is_passed = True
+        if payload:
+            self.count(size)
+            is_passed = peer.put(payload)
+        if tls.has_ended and self.peer is not None:
+            self.end()
+            return False
+        return is_passed
+
+    def _refuse(self, error: TlsError) -> None:
+        """Bad records: tell the peer, and let the other side see that this was no proper end."""
+        conn, other = self.conn, self.peer
+        if error.alert:
+            self.send(error.alert)
+        if conn.is_closed:
+            return
+        if other is not None:
+            reset_on_close(other.sock)
+        who = "the client" if self is conn.down else "the target"
+        conn.end(End.TLS_FAILED, f"{who}: {error}")
+
+    # -- payload out -----------------------------------------------------------------------
+
+    def put(self, payload: memoryview | bytes) -> bool:
+        """Send payload; False where not all of it is on its way, or the connection is over."""
+        tls = self.tls
+        if tls is None:
+            return self.send(payload)
+        try:
+            data = tls.encrypt(payload)
+        except TlsError as error:
+            self._refuse(error)
+            return False
+        return self.send(data)
+
+    def wire(self, payload: bytes) -> bytes:
+        """As `Side.wire`."""
+        return payload if self.tls is None else self.tls.encrypt(payload)
+
+    def send(self, data: memoryview | bytes) -> bool:
+        """Send these bytes as they are, behind what waits; as `put`."""
+        if self.outbox:
+            self.outbox += data
+            return False
+        try:
+            sent = self.sock.send(data, DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            if self.peer is not None:
+                self.peer.cannot_write(self)
+            return False
+        if sent < len(data):
+            self.keep(bytes(data[sent:]))
+            return False
+        return True
+
+    def keep(self, rest: bytes) -> None:
+        """The socket took only part; nothing more is read for it until this is gone."""
+        self.outbox = rest
+        self.is_fast = False
+        if self.peer is not None:
+            self.peer.is_fast = False
+        self.ask_writable()
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """As `Side.end`; where it is the second end, both peers get a close_notify before FIN."""
+        if self.is_reset:
+            side_lost(self.conn, self)
+            return
+        self.has_ended = True
+        self.is_fast = False
+        peer = self.peer
+        if peer is not None and peer.has_ended:
+            for side in (peer, self):
+                side.say_goodbye()
+                if self.peer is None:
+                    return
+        side_ended(self.conn, self)
+
+    def shut(self) -> None:
+        """Send close_notify, then FIN."""
+        if not self.is_shut and self.say_goodbye():
+            super().shut()
+
+    def say_goodbye(self) -> bool:
+        """Send our close_notify, once, behind what waits; False where it waits too."""
+        if self.tls is not None and not self.has_said_goodbye:
+            self.has_said_goodbye = True
+            self.send(self.tls.close())
+        return not self.outbox
+
+
+def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) -> None:
+    """Begin the relay: header, what the client has said, what the target has.
+
+    ``behind``: payload that came with the end of the target's handshake. With TLS towards the
+    target its PROXY header is out already.
+    """
+    plane, route = conn.plane, conn.route
+    assert route is not None
+    down = conn.down
+    if not isinstance(down, CodedSide):
+        down = CodedSide.in_place_of(down, None)
+    conn.up = up
+    up.peer, down.peer = down, up
+    plane.reactor.table[up.fd] = up
+    conn.touch()
+    pending, conn.pending = conn.pending, b""
+    if pending:
+        down.count(len(pending))
+    if route.send_header is not None and up.tls is None:
+        up.send(route.send_header(conn) + pending)
+    elif pending:
+        up.put(pending)
+    if behind and up.peer is not None:
+        up.count(len(behind))
+        down.put(behind)
+    plane.cells[CELL_DIALLED] += 1  # the target has what belongs before the payload
+    if conn.is_closed or conn.is_closing:
+        return
+    if up.tls is not None and up.tls.has_ended:
+        up.end()
+    if down.has_ended and not conn.is_closed and not conn.is_closing:
+        side_ended(conn, down)
+    if conn.is_closed or conn.is_closing:
+        return
+    up.settle()
+    down.settle()
+    conn.relaying(waiting)
