@@ -5,9 +5,11 @@
 One start of a proxy differs from the next by several percent (hash seed, place in memory). So each
 round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
 The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
-for half the time each, so that neither is always the earlier one. The exit status is 1 when a
-floor is missed, everything on costs too much, or anything failed. Another proxy can stand beside
-them: ``--proxy NAME='COMMAND {port} {target_port}'``.
+for half the time each, so that neither is always the earlier one; so do 10,000 domains and 10. With
+TLS proxyctl has its defaults: the certificate, the target, nothing else. The exit status is 1 when
+a floor is missed, everything on costs too much, or anything failed. Another proxy can stand beside
+them where there is no TLS: ``--proxy NAME='COMMAND {port} {target_port}'``. ``--work plain`` and
+``--work tls`` stand for all works without and with TLS.
 """
 
 from __future__ import annotations
@@ -21,13 +23,19 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from loadtests import limit_cost, measure
+from loadtests import limit_cost, measure, tls_measure
 from loadtests.figures import (
+    BY_NAME,
     EVERYTHING,
+    FEW,
+    MANY,
     OFF,
+    PLAIN,
+    TLS,
     WORKS,
     Sample,
     Summary,
+    expand,
     failures,
     markdown_table,
     number,
@@ -52,9 +60,12 @@ from loadtests.processes import (
     raise_descriptor_limit,
     wait_listening,
 )
+from loadtests.tls_peers import NAMES, Origins, start_origins
 
 RESULTS: Final = Path(__file__).parent / "results"
 BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF}"
+RULES: Final = frozenset({"connections", "messages"})  # where rules, limits and log are felt
+PAIRS: Final = ((EVERYTHING, OFF), (MANY, FEW))  # each started twice in a round, side by side
 NEEDED_DESCRIPTORS: Final = 2 * measure.IDLE + 500
 
 
@@ -65,6 +76,7 @@ class Report(Struct, kw_only=True):
     rounds: int
     seconds: int
     idle_connections: int
+    idle_tls_connections: int
     summaries: list[Summary]
     failures: list[str]
     samples: list[Sample]
@@ -78,6 +90,8 @@ class Field(Struct, kw_only=True):
     templates: dict[str, str | None]  # by proxy, in the order of the first round
     forwards: dict[str, dict[str, tuple[int, int]]]  # by proxy and work: (port, target port)
     fronts: dict[str, int]  # by proxy: where the HAProxy in front takes its clients
+    origins: Origins | None  # behind the works with TLS
+    tls_ports: dict[str, int]  # by work, for whichever proxy does it
 
 
 def does(name: str, template: str | None, work: str) -> bool:
@@ -85,8 +99,12 @@ def does(name: str, template: str | None, work: str) -> bool:
 
     With all rules off only the two works are measured in which they could be felt.
     """
+    if BY_NAME[work].group == TLS:
+        return template is None and (name in (FEW, MANY)) == (work == NAMES) and name != OFF
+    if name in (FEW, MANY):
+        return False
     if name == OFF:
-        return work in ("connections", "messages")
+        return work in RULES
     return work != V2 or (name != "nginx" and template is None)
 
 
@@ -99,14 +117,15 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
 def starts(names: Sequence[str], number: int, seconds: int) -> list[tuple[str, int]]:
     """Who is started, one after another, for a work that ``names`` do, in a round from 1 on.
 
-    Each with its seconds of load. The two that show what everything together costs stand side by
-    side, twice each and for half the time each, and either is the outer one in every other round.
+    Each with its seconds of load. The two of a pair stand side by side, twice each and for half
+    the time each, and either is the outer one in every other round.
     """
     order = []
-    is_pair = EVERYTHING in names and OFF in names
-    for name in rotated([name for name in names if name != OFF or not is_pair], number - 1):
-        if name == EVERYTHING and is_pair:
-            pair = [EVERYTHING, OFF] if number % 2 else [OFF, EVERYTHING]
+    pairs = {pair[0]: pair for pair in PAIRS if set(pair) <= set(names)}
+    seconds_of = {pair[1] for pair in pairs.values()}
+    for name in rotated([name for name in names if name not in seconds_of], number - 1):
+        if name in pairs:
+            pair = pairs[name] if number % 2 else pairs[name][::-1]
             order += [(one, max(1, seconds // 2)) for one in (*pair, *reversed(pair))]
         else:
             order.append((name, seconds))
@@ -115,6 +134,14 @@ def starts(names: Sequence[str], number: int, seconds: int) -> list[tuple[str, i
 
 def start_field(space: Workspace, works: list[str], templates: dict[str, str | None]) -> Field:
     """Start the origins, and the HAProxy in front, which stay up; no proxy is started yet."""
+    field = Field(
+        works=works, templates=templates, forwards={}, fronts={}, origins=None, tls_ports={}
+    )
+    if with_tls := [work for work in works if BY_NAME[work].group == TLS]:
+        field.origins = start_origins(space)
+        field.tls_ports = {work: space.port() for work in with_tls}
+    if len(with_tls) == len(works):
+        return field
     port, v2_port, bulk_port = space.port(), space.port(), space.port()
     start_nginx(space, "origin", origin_config(space.directory, port, v2_port), port)
     origins = {"connections": port, "messages": port, "bulk": bulk_port, V2: v2_port}
@@ -122,7 +149,7 @@ def start_field(space: Workspace, works: list[str], templates: dict[str, str | N
         command = [find_program("iperf3"), "--server", "--bind", "127.0.0.1"]
         iperf = space.start("iperf3", [*command, "--port", str(bulk_port)])
         wait_listening(iperf, bulk_port)
-    forwards = {
+    field.forwards = {
         name: {
             work: (space.port(), target)
             for work, target in origins.items()
@@ -130,7 +157,6 @@ def start_field(space: Workspace, works: list[str], templates: dict[str, str | N
         }
         for name, template in templates.items()
     }
-    field = Field(works=works, templates=templates, forwards=forwards, fronts={})
     _start_front(space, field)
     return field
 
@@ -154,7 +180,10 @@ def run_round(
     """Give each work to each proxy, in starts of their own."""
     samples = []
     for work in field.works:
-        names = [name for name, template in field.templates.items() if does(name, template, work)]
+        known = dict(field.templates)
+        if EVERYTHING in known:  # the same program, with other configs
+            known |= {MANY: None, FEW: None}
+        names = [name for name, template in known.items() if does(name, template, work)]
         for name, seconds in starts(names, number, options.seconds):
             its = msgspec.structs.replace(options, seconds=seconds)
             sample = _measure(space, field, its, work, name, number)
@@ -166,6 +195,11 @@ def run_round(
 def _measure(
     space: Workspace, field: Field, options: measure.Options, work: str, name: str, number: int
 ) -> Sample:
+    if field.origins is not None and work in field.tls_ports:
+        port = field.tls_ports[work]
+        if work == "tls_memory":
+            return tls_measure.memory(space, name, port, field.origins, options, number)
+        return tls_measure.measure(space, name, work, port, field.origins, options, number)
     template = field.templates[name]
     if work == "memory":
         return measure.memory(space, name, template, options, number)
@@ -187,7 +221,7 @@ def _measure(
 def _say(sample: Sample) -> None:
     trouble = f"  {sample.errors} errors: {sample.note}" if sample.errors else ""
     print(
-        f"round {sample.round}  {sample.work:<12} {sample.proxy:<12}"
+        f"round {sample.round}  {sample.work:<15} {sample.proxy:<14}"
         f" {number(sample.value):>10}{trouble}",
         file=sys.stderr,
         flush=True,
@@ -211,10 +245,11 @@ def compare(
         rounds=rounds,
         seconds=options.seconds,
         idle_connections=options.idle,
+        idle_tls_connections=tls_measure.IDLE_TLS,
         summaries=summaries,
         failures=failures(summaries),
         samples=samples,
-        limits_us=limit_cost.costs(),
+        limits_us=limit_cost.costs() if set(works) & RULES else {},
     )
 
 
@@ -226,7 +261,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=int, default=4, help="of load a work, proxy and round (4)"
     )
-    parser.add_argument("--work", default=names, help=f"which of {names}")
+    parser.add_argument("--work", default=names, help=f"which of {names}, {PLAIN}, {TLS}")
     parser.add_argument("--proxies", default=BUILT_IN, help=f"which of {BUILT_IN}")
     parser.add_argument(
         "--proxy",
@@ -238,9 +273,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory for JSON and PNG")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args(argv)
-    options.work = options.work.split(",")
-    if unknown := set(options.work) - {work.name for work in WORKS}:
-        parser.error(f"unknown work: {', '.join(sorted(unknown))} (one of {names})")
+    options.work = expand(options.work.split(","))
+    if unknown := set(options.work) - set(BY_NAME):
+        parser.error(f"unknown work: {', '.join(sorted(unknown))} (one of {names}, {PLAIN}, {TLS})")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
     options.templates = {name: None for name in options.proxies.split(",") if name}
@@ -282,7 +317,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{work}: every rule, limit and log together costs {share:.1%}"
                 f" (by round {min(rounds):.1%} .. {max(rounds):.1%})"
             )
-    print(limit_cost.table(report.limits_us))
+    if report.limits_us:
+        print(limit_cost.table(report.limits_us))
     for sentence in report.failures:
         print(f"FAIL {sentence}")
     print("FAIL" if report.failures else "PASS")

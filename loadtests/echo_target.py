@@ -1,8 +1,12 @@
-"""A target that sends back what it gets: ``python -m loadtests.echo_target PORT``."""
+"""A target that sends back what it gets: ``python -m loadtests.echo_target PORT [TLS_PORT CERT]``.
+
+CERT has certificate and key for the second port, which speaks TLS.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from typing import cast
 
@@ -31,12 +35,17 @@ class Echo(asyncio.Protocol):
         self._transport.resume_reading()
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, tls_port: int = 0, certificate: str = "") -> None:
     """Echo on 127.0.0.1 until the process is ended."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Echo, "127.0.0.1", port, backlog=4096)
+    if tls_port:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        await loop.create_server(Echo, "127.0.0.1", tls_port, backlog=4096, ssl=context)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    words = sys.argv[1:]
+    uvloop.run(serve(int(words[0]), *((int(words[1]), words[2]) if len(words) > 1 else ())))

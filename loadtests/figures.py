@@ -12,12 +12,16 @@ PEERS: Final = ("haproxy", "nginx")
 EVERYTHING: Final = "proxyctl"  # with every rule, limit and log on: this one is compared
 OFF: Final = "proxyctl-off"  # the same with all of them off
 OVERHEAD: Final = 0.08  # that they may cost together
+MANY: Final = "proxyctl-10000"  # domains on one port
+FEW: Final = "proxyctl-10"
+PLAIN, TLS = "plain", "tls"  # groups of works
 
 
 class Work(Struct, frozen=True, kw_only=True):
     """One kind of work. ``floor`` is the ratio to the better peer that must be reached.
 
-    Where ``lower_is_better``, the ratio must be at most the floor.
+    Where ``lower_is_better``, the ratio must be at most the floor. ``against``: who it is compared
+    with, the better of them.
     """
 
     name: str
@@ -26,6 +30,8 @@ class Work(Struct, frozen=True, kw_only=True):
     cpu_unit: str  # of CPU time per operation; empty: not measured
     floor: float
     lower_is_better: bool = False
+    group: str = PLAIN
+    against: tuple[str, ...] = PEERS
 
 
 WORKS: Final = (
@@ -65,7 +71,84 @@ WORKS: Final = (
         floor=0.70,
         lower_is_better=True,
     ),
+    Work(
+        name="tls_handshakes",
+        title="new TLS 1.3 handshakes, P-256",
+        unit="handshakes/s",
+        cpu_unit="µs/handshake",
+        floor=0.90,
+        group=TLS,
+    ),
+    Work(
+        name="tls_resumed",
+        title="resumed TLS 1.3 handshakes",
+        unit="handshakes/s",
+        cpu_unit="µs/handshake",
+        floor=0.85,
+        group=TLS,
+    ),
+    Work(
+        name="tls_messages",
+        title="small messages over TLS, 64 kept connections",
+        unit="messages/s",
+        cpu_unit="µs/message",
+        floor=0.85,
+        group=TLS,
+    ),
+    Work(
+        name="tls_bulk",
+        title="bodies of 1 MiB over TLS, 16 connections",
+        unit="Gbit/s",
+        cpu_unit="µs/MiB",
+        floor=1.0,
+        group=TLS,
+    ),
+    Work(
+        name="tls_reencrypt",
+        title="the same, encrypted again to a verified target",
+        unit="Gbit/s",
+        cpu_unit="µs/MiB",
+        floor=0.85,
+        group=TLS,
+    ),
+    Work(
+        name="sni_connections",
+        title="new connections passed through by SNI",
+        unit="connections/s",
+        cpu_unit="µs/connection",
+        floor=0.75,
+        group=TLS,
+    ),
+    Work(
+        name="tls_memory",
+        title="memory per idle TLS connection",
+        unit="bytes",
+        cpu_unit="",
+        floor=1.1,
+        lower_is_better=True,
+        group=TLS,
+    ),
+    Work(
+        name="names_10000",
+        title="new connections, 10,000 domains against 10",
+        unit="connections/s",
+        cpu_unit="µs/connection",
+        floor=0.95,
+        group=TLS,
+        against=(FEW,),
+    ),
 )
+
+BY_NAME: Final = {work.name: work for work in WORKS}
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Names of works, with those of a group in place of its name; each once, in this order."""
+    found: list[str] = []
+    for name in names:
+        group = [work.name for work in WORKS if work.group == name]
+        found += group or [name]
+    return list(dict.fromkeys(found))
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -107,8 +190,8 @@ def summarize(work: Work, samples: Sequence[Sample]) -> list[Summary]:
 
 
 def better_peer(work: Work, values: dict[str, float]) -> float | None:
-    """The better value of HAProxy and nginx, or None where neither has one."""
-    found = [values[peer] for peer in PEERS if peer in values]
+    """The better value of those that a work is compared with, or None where none has one."""
+    found = [values[peer] for peer in work.against if peer in values]
     if not found:
         return None
     return min(found) if work.lower_is_better else max(found)
@@ -137,7 +220,7 @@ def _summary(
     errors = sum(sample.errors for sample in samples)
     ratio = median(values) / best if best else None
     passed = None
-    if proxy not in PEERS:
+    if proxy not in work.against:
         passed = reaches(work, ratio) and not errors
     return Summary(
         work=work.name,
@@ -167,13 +250,12 @@ def reaches(work: Work, ratio: float | None) -> bool:
 
 def failures(summaries: Sequence[Summary]) -> list[str]:
     """What fails the run, one sentence each: a floor missed, or errors of any proxy."""
-    works = {work.name: work for work in WORKS}
     found = []
     for row in summaries:
-        work = works[row.work]
+        work = BY_NAME[row.work]
         if row.errors:
             found.append(f"{row.work}: {row.proxy} had {row.errors} errors")
-        if row.proxy not in PEERS and not reaches(work, row.ratio):
+        if row.proxy not in work.against and not reaches(work, row.ratio):
             bound = "at most" if work.lower_is_better else "at least"
             found.append(
                 f"{row.work}: {row.proxy} has {row.ratio:.3f}, must be {bound} {work.floor:.2f}"
@@ -216,7 +298,7 @@ def number(value: float) -> str:
 
 
 def _cells(row: Summary) -> list[str]:
-    work = next(work for work in WORKS if work.name == row.work)
+    work = BY_NAME[row.work]
     spread = f"{number(row.low)} .. {number(row.high)}"
     cpu = "" if row.cpu_us is None else f"{row.cpu_us:.1f} {work.cpu_unit}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

@@ -27,6 +27,17 @@ TRUNCATED: Final = "bad client: truncated header"
 SILENT: Final = "bad client: silent"
 RESET: Final = "bad client: reset"
 AT_ONCE: Final = "bad client: FIN at once"
+TLS_PASSED: Final = "TLS passed through by SNI"
+TLS_12: Final = "TLS 1.2 ended by the proxy"
+TLS_13: Final = "TLS 1.3 ended by the proxy"
+TLS_REENCRYPTED: Final = "TLS encrypted again"
+TLS_CLIENT: Final = "TLS with a client certificate"
+TLS_RESUMED: Final = "TLS session resumed"
+TLS_LONG: Final = "message on a long TLS connection"
+TLS_NO_CLIENT: Final = "bad client: no client certificate"
+TLS_CUT: Final = "bad client: TLS handshake cut"
+TLS_GARBAGE: Final = "bad client: garbage after a ClientHello"
+TLS_PLAIN: Final = "bad client: plain HTTP instead of TLS"
 
 # Requests per second that even a busy machine reaches: this gate asks "did it run", not "how fast"
 MINIMUM_PER_S: Final = {
@@ -40,6 +51,17 @@ MINIMUM_PER_S: Final = {
     SILENT: 0.1,
     RESET: 0.2,
     AT_ONCE: 0.2,
+    TLS_PASSED: 0.5,
+    TLS_12: 0.5,
+    TLS_13: 0.5,
+    TLS_REENCRYPTED: 0.5,
+    TLS_CLIENT: 0.5,
+    TLS_RESUMED: 1.0,
+    TLS_LONG: 5.0,
+    TLS_NO_CLIENT: 0.2,
+    TLS_CUT: 0.2,
+    TLS_GARBAGE: 0.2,
+    TLS_PLAIN: 0.2,
 }
 
 

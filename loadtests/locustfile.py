@@ -1,27 +1,22 @@
 """Users of a running proxyctl, good and bad. `run_load.py` starts what they talk to.
 
-The ports come in PROXYCTL_LOAD_PORTS as JSON: ``echo`` leads to a target that echoes, ``from_v1``
-and ``from_v2`` believe a PROXY header and lead to a target that tells which address it saw.
 Every request is checked byte for byte; what is not as expected is a failure.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import random
 import struct
 from collections.abc import Callable
-from ipaddress import ip_address
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 import gevent
-import msgspec
 from gevent import socket
 from locust import User, constant, task
 
+from loadtests import locust_tls
 from loadtests.gate import (
     AT_ONCE,
     BULK,
@@ -32,76 +27,32 @@ from loadtests.gate import (
     RESET,
     SHORT,
     SILENT,
+    TLS_12,
+    TLS_13,
+    TLS_CLIENT,
+    TLS_CUT,
+    TLS_GARBAGE,
+    TLS_LONG,
+    TLS_NO_CLIENT,
+    TLS_PASSED,
+    TLS_PLAIN,
+    TLS_REENCRYPTED,
+    TLS_RESUMED,
     TRUNCATED,
 )
-
-Ports = dict[str, int]
-PORTS: Final[Ports] = msgspec.json.decode(os.environ["PROXYCTL_LOAD_PORTS"], type=Ports)
-TIMEOUT_S: Final = 10.0  # anything that takes longer hangs
-CHUNK: Final = 65536
-BLOCK: Final = random.Random(7).randbytes(8 * 1024 * 1024)  # what is sent is cut from this
-V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"  # proxy-protocol.txt, section 2.2
-DESTINATION_PORT: Final = 443
-
-
-class Unexpected(Exception):
-    """The answer is not the one that a correct proxy gives."""
-
-
-def cut(least: int, most: int) -> bytes:
-    """Some bytes of a random length in this range."""
-    size = random.randint(least, most)
-    start = random.randrange(len(BLOCK) - size)
-    return BLOCK[start : start + size]
-
-
-def connect(port: str) -> Any:
-    """A socket of gevent (untyped there), connected to the proxy."""
-    return socket.create_connection(("127.0.0.1", PORTS[port]), timeout=TIMEOUT_S)
-
-
-def read_exactly(connection: Any, size: int) -> bytes:
-    """Read ``size`` bytes; Unexpected when the connection ends before."""
-    parts = bytearray()
-    while len(parts) < size:
-        part = connection.recv(min(CHUNK, size - len(parts)))
-        if not part:
-            raise Unexpected("ended within a message" if parts else "ended before a message")
-        parts += part
-    return bytes(parts)
-
-
-def read_all(connection: Any) -> bytes:
-    """Read until the other side ends."""
-    parts = bytearray()
-    while part := connection.recv(CHUNK):
-        parts += part
-    return bytes(parts)
-
-
-def require(found: bytes, wanted: bytes) -> None:
-    """Unexpected when these differ. Its text tells only how, so that locust groups by it."""
-    if found == wanted:
-        return
-    if wanted.startswith(found):
-        raise Unexpected("ended before a byte came" if not found else "ended too early")
-    raise Unexpected("bytes came where none may" if not wanted else "other bytes came")
-
-
-def require_refused(connection: Any, sent: bytes, fin: bool) -> int:
-    """Send, FIN after it if asked; the proxy must close without a byte. Returns 0, its bytes.
-
-    It may close as soon as it has seen enough, so FIN or RST may come before all is sent.
-    """
-    try:
-        connection.sendall(sent)
-        if fin:
-            connection.shutdown(socket.SHUT_WR)
-        require(read_all(connection), b"")
-    except OSError as error:
-        if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
-            raise
-    return 0
+from loadtests.locust_wire import (
+    CHUNK,
+    Unexpected,
+    connect,
+    cut,
+    random_source,
+    read_all,
+    read_exactly,
+    require,
+    require_refused,
+    v1_header,
+    v2_header,
+)
 
 
 class TcpUser(User):
@@ -215,27 +166,6 @@ class BulkTransfers(TcpUser):
         return None
 
 
-def random_source() -> tuple[str, int]:
-    """A client address of the documentation ranges (RFC 5737, RFC 3849) and a port."""
-    host = random.choice([f"203.0.113.{random.randint(1, 254)}", f"2001:db8::{cut(1, 1)[0] + 1:x}"])
-    return host, random.randint(1, 65535)
-
-
-def v1_header(host: str, port: int) -> bytes:
-    """PROXY v1 line (proxy-protocol.txt, section 2.1)."""
-    family, destination = ("TCP6", "2001:db8::1") if ":" in host else ("TCP4", "192.0.2.1")
-    return f"PROXY {family} {host} {destination} {port} {DESTINATION_PORT}\r\n".encode()
-
-
-def v2_header(host: str, port: int) -> bytes:
-    """PROXY v2 header of the command PROXY, TCP over IPv4 or IPv6, without TLVs (section 2.2)."""
-    source = ip_address(host)
-    destination = ip_address("2001:db8::1" if source.version == 6 else "192.0.2.1")
-    body = source.packed + destination.packed + struct.pack("!HH", port, DESTINATION_PORT)
-    family = 0x21 if source.version == 6 else 0x11
-    return V2_SIGNATURE + struct.pack("!BBH", 0x21, family, len(body)) + body
-
-
 class ProxySender(TcpUser):
     """Base of the senders: name an address, ask the target behind the proxy which it saw."""
 
@@ -335,3 +265,119 @@ class BadClients(TcpUser):
             return 0
 
         self.measure(AT_ONCE, work)
+
+
+class TlsUser(TcpUser):
+    """Base of those that speak TLS: a handshake costs as much CPU as many messages."""
+
+    abstract = True
+    wait_time = constant(0.05)
+
+
+class TlsConnections(TlsUser):
+    """One connection per request, by each kind of route and version, verified by name and CA."""
+
+    fixed_count = 6
+
+    @task
+    def passed(self) -> None:
+        """Passed through by its server name: the certificate is the target's."""
+        self.measure(TLS_PASSED, lambda: locust_tls.echo("pass.test"))
+
+    @task
+    def terminated(self) -> None:
+        """Ended by the proxy, TLS 1.3."""
+        self.measure(TLS_13, lambda: locust_tls.echo("term.test"))
+
+    @task
+    def terminated_as_1_2(self) -> None:
+        """Ended by the proxy, TLS 1.2."""
+        self.measure(TLS_12, lambda: locust_tls.echo("term.test", "1.2"))
+
+    @task
+    def reencrypted(self) -> None:
+        """Ended by the proxy, and encrypted again to the target."""
+        self.measure(TLS_REENCRYPTED, lambda: locust_tls.echo("encr.test"))
+
+    @task
+    def with_certificate(self) -> None:
+        """The client has the certificate that the route requires."""
+        self.measure(TLS_CLIENT, lambda: locust_tls.echo("auth.test", has_certificate=True))
+
+
+class TlsResumed(TlsUser):
+    """The session of a connection resumes in the next, on any worker, over every reload."""
+
+    fixed_count = 2
+    _session: Any = None
+
+    @task
+    def again(self) -> None:
+        """Once more with the last session; the first one has none."""
+
+        def work() -> int:
+            version = random.choice(["1.2", "1.3"])
+            sessions = self._session or {}
+            found, size = locust_tls.resume("term.test", version, sessions.get(version))
+            self._session = {**sessions, version: found}
+            return size
+
+        self.measure(TLS_RESUMED, work)
+
+
+class TlsLongEcho(TlsUser):
+    """Messages on one TLS connection that lives as long as the user does, over every reload."""
+
+    fixed_count = 4
+    _connection: Any = None
+
+    @task
+    def message(self) -> None:
+        """Send a message and get it back; after a failure the next one connects anew."""
+
+        def work() -> int:
+            if self._connection is None:
+                name = random.choice(["term.test", "encr.test", "pass.test"])
+                self._connection = locust_tls.connect_tls(name)
+            return locust_tls.exchange(self._connection, cut(1, 40_000))
+
+        if not self.measure(TLS_LONG, work):
+            self.on_stop()
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class BadTlsClients(TlsUser):
+    """Clients that break the rules of TLS. A request succeeds when the proxy does what it must."""
+
+    fixed_count = 4
+
+    @task
+    def without_certificate(self) -> None:
+        """No certificate where one is required: not a byte is echoed."""
+        self.measure(TLS_NO_CLIENT, lambda: locust_tls.refused_without_certificate("auth.test"))
+
+    @task
+    def cut_in_the_middle(self) -> None:
+        """The end, or a reset, within the ClientHello or behind it."""
+        self.measure(TLS_CUT, lambda: locust_tls.cut_handshake("term.test"))
+
+    @task
+    def garbage(self) -> None:
+        """A good ClientHello, and then no TLS."""
+        self.measure(TLS_GARBAGE, lambda: locust_tls.garbage_behind_hello("term.test"))
+
+    @task
+    def plain(self) -> None:
+        """A plain HTTP request where TLS is due: refused."""
+
+        def work() -> int:
+            with connect("tls") as connection:
+                request = b"GET / HTTP/1.1\r\nHost: term.test\r\n\r\n"
+                return require_refused(connection, request, fin=False)
+
+        self.measure(TLS_PLAIN, work)

@@ -15,7 +15,13 @@ from typing import Final
 from loadtests.processes import ROOT, LoadTestError, find_program
 
 _CPU_MODEL = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
-_VERSION_FLAGS: Final = {"haproxy": "-v", "nginx": "-v", "wrk": "-v", "iperf3": "--version"}
+_VERSION_FLAGS: Final = {
+    "haproxy": "-v",
+    "nginx": "-v",
+    "wrk": "-v",
+    "iperf3": "--version",
+    "openssl": "version",
+}
 _PACKAGES: Final = ("proxyctl", "uvloop", "msgspec", "pyzmq", "locust")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -26,15 +27,24 @@ from loadtests.processes import (
     tree,
     wait_until,
 )
-from loadtests.tool_output import IperfRun, ToolError, WrkRun, parse_iperf, parse_wrk
+from loadtests.tool_output import (
+    MIB,
+    HandshakeRun,
+    IperfRun,
+    ToolError,
+    WrkRun,
+    parse_iperf,
+    parse_wrk,
+)
 
 KEPT: Final = 64  # connections of wrk
 BULK_STREAMS: Final = 4
 IDLE: Final = 5000
+FIRST_HANDSHAKES: Final = 20
 WARM_UP_S: Final = 1  # the least that wrk and iperf3 can do
 SETTLE_S: Final = 0.5  # for the last accept and the last timer before memory is read
 
-_Found = TypeVar("_Found", WrkRun, IperfRun)
+_Found = TypeVar("_Found", WrkRun, IperfRun, HandshakeRun)
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -64,12 +74,24 @@ def _wrk(subject: Subject, work: str, port: int, options: Options, number: int) 
     command = [find_program("wrk"), f"-t{2 if keep else 1}", f"-c{KEPT}"]
     command += [] if keep else ["-H", "Connection: close"]
     command += [f"http://127.0.0.1:{port}/"]
+    return wrk(subject, work, command, options, number)
+
+
+def wrk(
+    subject: Subject,
+    work: str,
+    command: list[str],
+    options: Options,
+    number: int,
+    body_bytes: int = 0,
+) -> Sample:
+    """One load of wrk: answers per second, or Gbit/s of bodies of ``body_bytes``, then per MiB."""
 
     def run(seconds: int) -> WrkRun:
         done = _run([*command, f"-d{seconds}s"], seconds)
         return parse_wrk(done.stdout + done.stderr)
 
-    runs, used, note = _with_cpu(subject, run, options.seconds)
+    runs, used, note = with_cpu(subject, run, options.seconds)
     if not runs:
         return Sample(work=work, proxy=subject.name, round=number, value=0, errors=1, note=note)
     found = runs[-1]
@@ -78,8 +100,8 @@ def _wrk(subject: Subject, work: str, port: int, options: Options, number: int) 
         work=work,
         proxy=subject.name,
         round=number,
-        value=found.per_s,
-        cpu_us=used / max(found.requests, 1),
+        value=found.per_s * body_bytes * 8 / 1e9 if body_bytes else found.per_s,
+        cpu_us=used / max(found.requests * (body_bytes / MIB if body_bytes else 1), 1),
         errors=failed + sum(one.requests == 0 for one in runs),
         note="wrk reports failed requests" if failed else "",
     )
@@ -100,7 +122,7 @@ def bulk(subject: Subject, options: Options, number: int) -> Sample:
                 if "busy" not in str(error) or monotonic() > deadline:
                     raise
 
-    runs, used, note = _with_cpu(subject, run, options.seconds)
+    runs, used, note = with_cpu(subject, run, options.seconds)
     if not runs:
         return Sample(work="bulk", proxy=subject.name, round=number, value=0, errors=1, note=note)
     found = runs[-1]
@@ -121,7 +143,7 @@ def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _with_cpu(
+def with_cpu(
     subject: Subject, run: Callable[[int], _Found], seconds: int
 ) -> tuple[list[_Found], float, str]:
     """Warm up, run a load, and count what ``subject`` used of the CPU for it, in microseconds.
@@ -147,30 +169,45 @@ def _with_cpu(
 def memory(
     space: Workspace, name: str, template: str | None, options: Options, number: int
 ) -> Sample:
-    """Bytes of PSS per idle connection, over all processes of a proxy started for this.
+    """Bytes of PSS per idle connection, over all processes of a proxy started for this."""
+    with IdleConnections() as idle:
+        forwards = {"memory": (space.port(), idle.target_port)}
+        start = running(space, name, forwards, template, f"{name}-idle{number}")
+        return idle_memory("memory", name, start, idle, options, number)
+
+
+def idle_memory(
+    work: str,
+    name: str,
+    start: AbstractContextManager[Subject],
+    idle: IdleConnections,
+    options: Options,
+    number: int,
+) -> Sample:
+    """What idle connections cost a proxy that ``start`` starts.
 
     A fresh one each time, so that no round reuses memory that another round left behind.
     """
-    with IdleConnections() as idle:
-        forwards = {"memory": (space.port(), idle.target_port)}
-        with running(space, name, forwards, template, f"{name}-idle{number}") as subject:
-            try:
+    with start as subject:
+        try:
+            _let_pass(idle, SETTLE_S)
+            idle.drop()  # the start's own probe of the port may have come through
+            idle.ended = 0
+            if idle.is_tls:  # the first handshakes pay for what is made once
+                idle.open(subject.ports[work], FIRST_HANDSHAKES)
+                idle.drop()
                 _let_pass(idle, SETTLE_S)
-                idle.drop()  # the start's own probe of the port may have come through
-                idle.ended = 0
-                before = pss_bytes([pid for root in subject.pids for pid in tree(root)])
-                idle.open(subject.ports["memory"], options.idle)
-                _let_pass(idle, SETTLE_S)
-                after = pss_bytes([pid for root in subject.pids for pid in tree(root)])
-                lost = options.idle - idle.established
-                if after <= before:
-                    raise LoadTestError(f"{name}: memory did not grow, so it was not measured")
-            except LoadTestError as error:
-                return Sample(
-                    work="memory", proxy=name, round=number, value=0, errors=1, note=str(error)
-                )
+            before = pss_bytes([pid for root in subject.pids for pid in tree(root)])
+            idle.open(subject.ports[work], options.idle)
+            _let_pass(idle, SETTLE_S)
+            after = pss_bytes([pid for root in subject.pids for pid in tree(root)])
+            lost = options.idle - idle.established
+            if after <= before:
+                raise LoadTestError(f"{name}: memory did not grow, so it was not measured")
+        except LoadTestError as error:
+            return Sample(work=work, proxy=name, round=number, value=0, errors=1, note=str(error))
     return Sample(
-        work="memory",
+        work=work,
         proxy=name,
         round=number,
         value=(after - before) / options.idle,

@@ -76,7 +76,8 @@ def front_config(forwards: dict[str, tuple[int, int]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _nginx_main(directory: Path, name: str, workers: int) -> str:
+def nginx_main(directory: Path, name: str, workers: int) -> str:
+    """What stands at the top of every config."""
     return (
         f"worker_processes {workers};\ndaemon off;\npid {directory}/{name}.pid;\n"
         f"error_log stderr error;\n"
@@ -95,7 +96,7 @@ def nginx_stream_config(directory: Path, name: str, forwards: dict[str, tuple[in
         f" proxy_timeout 1h; }}\n"
         for port, target in forwards.values()
     )
-    return f"{module}{_nginx_main(directory, name, 2)}stream {{\n{servers}}}\n"
+    return f"{module}{nginx_main(directory, name, 2)}stream {{\n{servers}}}\n"
 
 
 def origin_config(directory: Path, port: int, v2_port: int) -> str:
@@ -105,7 +106,7 @@ def origin_config(directory: Path, port: int, v2_port: int) -> str:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     return (
-        f"{_nginx_main(directory, 'origin', 1)}http {{\n{paths}"
+        f"{nginx_main(directory, 'origin', 1)}http {{\n{paths}"
         f"    access_log off;\n    default_type text/plain;\n"
         f"    keepalive_requests 1000000000;\n    keepalive_timeout 1h;\n"
         f"    server {{ listen 127.0.0.1:{port};"

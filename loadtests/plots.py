@@ -14,15 +14,20 @@ from loadtests.figures import WORKS, Summary, Work
 mpl.use("Agg")
 
 COLOURS: Final = {"haproxy": "#4c78a8", "nginx": "#54a24b", "proxyctl": "#f58518"}
+MOST_COLUMNS: Final = 5
 OTHER: Final = "#9d755d"
 
 
 def plot_comparison(summaries: Sequence[Summary], machine: dict[str, str], path: Path) -> None:
     """One panel per work: medians as bars, lowest to highest start as a line, the floor dashed."""
     works = [work for work in WORKS if any(row.work == work.name for row in summaries)]
-    figure = Figure(figsize=(3.2 * len(works) + 0.6, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(works), squeeze=False)[0]
-    for work, panel in zip(works, panels, strict=True):
+    columns = min(len(works), MOST_COLUMNS)
+    lines = -(-len(works) // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.6, 3.9 * lines + 0.3), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for panel in panels[len(works) :]:
+        panel.set_axis_off()
+    for work, panel in zip(works, panels, strict=False):
         rows = [row for row in summaries if row.work == work.name]
         names = [row.proxy for row in rows]
         medians = [row.median for row in rows]

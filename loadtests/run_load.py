@@ -4,9 +4,10 @@
 
 Starts an echo, an nginx that tells the address it saw, proxyctl between them and the clients,
 and locust without its web page. Every 2 s the config gets another set of side routes and is
-reloaded; now and then the file is broken, and the refusal is expected. Passes when no request
-failed, every kind of user did enough, every reload answered as it should, and proxyctl holds no
-connection once the clients are gone.
+reloaded, and every other time with another certificate for the routes that end TLS; now and then
+the file is broken, and the refusal is expected. Passes when no request failed, every kind of user
+did enough, every reload answered as it should and changed the certificate that clients are shown,
+or not, and proxyctl holds no connection once the clients are gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 from msgspec import Struct
 
 from loadtests import gate
+from loadtests.load_certificates import Certificates, shown
 from loadtests.machine import facts
 from loadtests.peers import origin_config, start_nginx, start_proxyctl
 from loadtests.processes import (
@@ -41,8 +43,9 @@ from loadtests.processes import (
 
 RESULTS: Final = Path(__file__).parent / "results"
 RELOAD_EVERY_S: Final = 2.0
+CERTIFICATE_EVERY: Final = 2  # reloads; the certificate of one that is refused waits for the next
 BROKEN_EVERY: Final = 5  # the last of so many reloads finds a broken file
-USERS: Final = 28  # the sum of fixed_count in locustfile.py
+USERS: Final = 44  # the sum of fixed_count in locustfile.py
 STOP_TIMEOUT_S: Final = 12  # longer than any single request may take
 EMPTY_S: Final = 10.0  # for proxyctl to hold no connection after the clients left
 SHOWN_LINES: Final = 30  # of each file that helps to find a fault
@@ -50,14 +53,20 @@ COMMAND_S: Final = 30.0  # what a command of proxyctl may take
 
 
 class Ports(Struct, frozen=True, kw_only=True):
-    """Where the clients connect, the targets behind, and two ports of routes that come and go."""
+    """Where the clients connect, the targets behind, and two ports of routes that come and go.
 
+    ``directory`` has the certificates.
+    """
+
+    directory: str
     echo: int
     from_v1: int
     from_v2: int
     echo_target: int
     witness: int
     witness_plain: int
+    tls: int
+    tls_target: int
     side: tuple[int, int]
 
 
@@ -68,6 +77,8 @@ class Reload(Struct, frozen=True, kw_only=True):
     exit_code: int
     expected: int
     output: str = ""  # only where they differ
+    is_renewed: bool = False  # clients are shown another certificate from now on
+    wrong_certificates: int = 0  # clients that were shown another one than that of this config
 
 
 class LoadReport(Struct, kw_only=True):
@@ -79,6 +90,7 @@ class LoadReport(Struct, kw_only=True):
     failures: int
     reloads_accepted: int
     reloads_refused_as_expected: int
+    certificates_renewed: int
     connections_left: int
     wrong: list[str]
 
@@ -94,6 +106,7 @@ def config(ports: Ports, number: int) -> str:
         _route("echo", ports.echo, ports.echo_target),
         _route("from_v1", ports.from_v1, ports.witness, send_proxy="v2"),
         _route("from_v2", ports.from_v2, ports.witness, send_proxy="v1"),
+        *_tls_routes(ports),
     ]
     first, second = ports.side
     sides = [
@@ -121,7 +134,28 @@ def is_broken(number: int) -> bool:
     return number % BROKEN_EVERY == BROKEN_EVERY - 1
 
 
-def _route(name: str, port: int, target: int, **action: str) -> dict[str, Any]:
+def _tls_routes(ports: Ports) -> list[dict[str, Any]]:
+    """One port, and by server name every way to treat TLS."""
+    files = Certificates.names(Path(ports.directory))
+    ended = {"mode": "terminate", "certificates": [{"cert": files["site"]}]}
+    ca = files["authority"]
+    encrypted = {
+        "tls": {**ended, "mode": "terminate-and-reencrypt"},
+        "upstream_tls": {"ca": ca, "server_name": "pass.test"},
+    }
+    by_client = {**ended, "client_auth": {"mode": "required", "ca": ca}}
+    routes = [
+        _route("pass", ports.tls, ports.tls_target),
+        _route("term", ports.tls, ports.echo_target, tls=ended),
+        _route("encr", ports.tls, ports.tls_target, **encrypted),
+        _route("auth", ports.tls, ports.echo_target, tls=by_client),
+    ]
+    for route in routes:
+        route["match"]["domains"] = [f"{route['name']}.test"]
+    return routes
+
+
+def _route(name: str, port: int, target: int, **action: object) -> dict[str, Any]:
     return {
         "name": name,
         "match": {"ports": [port]},
@@ -154,22 +188,27 @@ def connections_now(directory: Path) -> int:
         raise LoadTestError(f"`proxyctl status --json` ended with {code}: {output}") from None
 
 
-def start_targets(space: Workspace) -> Ports:
-    """Start the echo and the nginx that tells addresses; choose all ports."""
+def start_targets(space: Workspace) -> tuple[Ports, Certificates]:
+    """Start the echo and the nginx that tells addresses; choose all ports, make certificates."""
+    certificates = Certificates(space.directory)
     ports = Ports(
+        directory=str(space.directory),
         echo=space.port(),
         from_v1=space.port(),
         from_v2=space.port(),
         echo_target=space.port(),
         witness=space.port(),
         witness_plain=space.port(),
+        tls=space.port(),
+        tls_target=space.port(),
         side=(space.port(), space.port()),
     )
     command = [sys.executable, "-m", "loadtests.echo_target", str(ports.echo_target)]
+    command += [str(ports.tls_target), str(certificates.target)]
     wait_listening(space.start("echo", command), ports.echo_target)
     witness = origin_config(space.directory, ports.witness_plain, ports.witness)
     start_nginx(space, "witness", witness, ports.witness_plain)
-    return ports
+    return ports, certificates
 
 
 def start_locust(space: Workspace, ports: Ports, seconds: int) -> Started:
@@ -180,13 +219,20 @@ def start_locust(space: Workspace, ports: Ports, seconds: int) -> Started:
     command += ["--json-file", str(space.directory / "locust"), "--only-summary"]
     command += ["--csv", str(space.directory / "locust")]
     clients = {"echo": ports.echo, "from_v1": ports.from_v1, "from_v2": ports.from_v2}
-    return space.start("locust", command, {"PROXYCTL_LOAD_PORTS": json.dumps(clients)})
+    clients["tls"] = ports.tls
+    files = Certificates.names(Path(ports.directory))
+    env = {
+        "PROXYCTL_LOAD_PORTS": json.dumps(clients),
+        "PROXYCTL_LOAD_FILES": json.dumps(files),
+    }
+    return space.start("locust", command, env)
 
 
 def reload_until_done(
-    space: Workspace, directory: Path, ports: Ports, locust: Started, seconds: int
+    space: Workspace, ports: Ports, certificates: Certificates, locust: Started, seconds: int
 ) -> list[Reload]:
     """Reload every RELOAD_EVERY_S until locust ends; LoadTestError when it never does."""
+    directory = space.directory / "load.run"
     reloads: list[Reload] = []
     give_up = time() + seconds + STOP_TIMEOUT_S + 30
     while True:
@@ -198,15 +244,25 @@ def reload_until_done(
                 raise LoadTestError(f"locust does not end:\n{locust.tail()}") from None
         number = len(reloads) + 1
         space.write("load.yaml", config(ports, number))
+        before = certificates.served
+        if number % CERTIFICATE_EVERY == 0:
+            certificates.renew()
         at = time()
         code, output = run_command(directory, "reload")
         expected = int(is_broken(number))
+        if not expected:
+            certificates.served = certificates.written
         reloads.append(
             Reload(
                 at=at,
                 exit_code=code,
                 expected=expected,
                 output="" if code == expected else output.strip(),
+                is_renewed=certificates.served != before,
+                wrong_certificates=sum(
+                    serial != certificates.served
+                    for serial in shown(ports.tls, "term.test", certificates)
+                ),
             )
         )
 
@@ -224,6 +280,11 @@ def judge_run(
         f"reload ended with {reload.exit_code}, not {reload.expected}: {reload.output}"
         for reload in reloads
         if reload.exit_code != reload.expected
+    ]
+    wrong += [
+        f"{reload.wrong_certificates} clients were shown another certificate after a reload"
+        for reload in reloads
+        if reload.wrong_certificates
     ]
     least = max(1, int(seconds / RELOAD_EVERY_S / 2))
     if len(reloads) < least:
@@ -257,12 +318,12 @@ def run(seconds: int, workers: int, out: Path) -> LoadReport:
 
     raise_descriptor_limit()
     with Workspace("proxyctl-load-") as space:
-        ports = start_targets(space)
+        ports, certificates = start_targets(space)
         path = space.write("load.yaml", config(ports, 0))
         proxyctl = start_proxyctl(space, "load", path, workers)
         directory = space.directory / "load.run"
         locust = start_locust(space, ports, seconds)
-        reloads = reload_until_done(space, directory, ports, locust, seconds)
+        reloads = reload_until_done(space, ports, certificates, locust, seconds)
         result = space.directory / "locust.json"
         if not result.exists():
             status = locust.popen.returncode
@@ -285,6 +346,7 @@ def run(seconds: int, workers: int, out: Path) -> LoadReport:
         reloads_refused_as_expected=sum(
             reload.exit_code == reload.expected != 0 for reload in reloads
         ),
+        certificates_renewed=sum(reload.is_renewed for reload in reloads),
         connections_left=left,
         wrong=wrong,
     )
@@ -322,7 +384,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(
         f"reloads: {report.reloads_accepted} accepted,"
-        f" {report.reloads_refused_as_expected} refused as expected"
+        f" {report.reloads_refused_as_expected} refused as expected,"
+        f" {report.certificates_renewed} with another certificate"
     )
     print(f"connections left: {report.connections_left}")
     print(f"failures: {report.failures}")

@@ -3,11 +3,13 @@
     python -m loadtests.soak --seconds 60
 
 Starts proxyctl, clients and targets, and reloads, resizes, kills, stops and rotates what can be,
-at random (``--seed``). Every connection that was begun has one outcome: ok when every byte came
-back and then the end; else it must have been held by a worker that was killed, dialled to a port
-that a reload had taken away, or refused by a rule of the config. At every rest the counters and the
-access log of proxyctl must agree with that account, and a limit must let in exactly as many as it
-says. A full stop under load ends the run. Exits with 1 otherwise, and names what was lost.
+at random (``--seed``). A quarter of the connections is TLS: passed through by server name, ended,
+or ended and encrypted again; and reloads change certificates. Every connection that was begun has
+one outcome: ok when every byte came back and then the end; else it must have been held by a worker
+that was killed, dialled to a port that a reload had taken away, or refused by a rule of the config.
+At every rest the counters and the access log of proxyctl must agree with that account, and a limit
+must let in exactly as many as it says. A full stop under load ends the run. Exits with 1 otherwise,
+and names what was lost.
 
 A long run by hand, which goes on until all the counts are reached:
 
@@ -38,6 +40,8 @@ from loadtests.delay_line import FAR, NEAR
 from loadtests.delay_line import Path as SlowPath
 from loadtests.processes import LoadTestError, Workspace, raise_descriptor_limit
 from loadtests.soak_books import Books, Report, wrong_at_rest
+from loadtests.soak_certificates import SITE_FILE, version_file
+from loadtests.soak_certificates import make as make_certificates
 from loadtests.soak_crowd import Crowd
 from loadtests.soak_deeds import Deeds
 from loadtests.soak_faults import Disturbances, Kills, Reloader, Reloads
@@ -119,13 +123,18 @@ class Soak:
         self._deeds = Deeds()
         near, far = (NEAR, line.near) if line is not None else ("127.16", None)
         far_netns = line.far if line is not None else None
+        make_certificates(space.directory)
         self._crowd = Crowd(space, options.drivers, options.seed, near, far, far_netns)
         first = f"{FAR}.0.1" if line is not None else "127.0.0.1"
         second = f"{FAR}.0.2" if line is not None else "127.0.0.2"
         self._site = self._crowd.site(first, second, "127.0.1", WATCHDOG_S)
         shape = soak_shape.first_shape(self._site, options.workers)
+        first = version_file(shape.certificate)
         text = json.dumps(soak_shape.document(shape, self._site))
-        files = {soak_shape.BLOCKED_FILE: soak_shape.blocked_list(shape, self._site)}
+        files = {
+            soak_shape.BLOCKED_FILE: soak_shape.blocked_list(shape, self._site),
+            SITE_FILE: (space.directory / first).read_text(),
+        }
         self._proxy = Proxy(space, text, files, far_netns)
         self._log = LogReader(space.directory / soak_shape.ACCESS_FILE)
         self._watch = Watch(self._proxy)

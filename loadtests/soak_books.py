@@ -11,7 +11,7 @@ from loadtests.delay_line import LineCounts
 from loadtests.processes import LoadTestError
 from loadtests.soak_crowd import MOST_KEPT, Crowd
 from loadtests.soak_deeds import Deeds
-from loadtests.soak_judge import by_worker, judge_guests, judge_spread, judge_stop
+from loadtests.soak_judge import by_worker, judge_guests, judge_shown, judge_spread, judge_stop
 from loadtests.soak_log import LogReader, LogSums, judge_log
 from loadtests.soak_memory import Trend, judge_descriptors
 from loadtests.soak_proxy import Figures, Proxy
@@ -77,6 +77,7 @@ class Report(Struct, kw_only=True):
     not_dialled: int = 0
     turned_away: int = 0
     guests: int = 0
+    shown: int = 0  # certificates that were looked at
     log: LogSums = field(default_factory=LogSums)
     trends: list[Trend] = field(default_factory=list)
     supervisor_kib: list[tuple[float, int]] = field(default_factory=list)
@@ -107,6 +108,8 @@ class Report(Struct, kw_only=True):
             f"rules        {outcomes.get('blocked', 0)} of {self.guests} guests blocked,"
             f" {outcomes.get('limited', 0)} of the crowds refused, at most {account.crowd_most}"
             f" open at one time",
+            f"TLS          {account.handshakes} handshakes, {account.resumed} of them resumed,"
+            f" {self.shown} certificates looked at",
             f"access log   {self.log.lines} lines, {self.log.undialled} without a target,"
             f" {self.log.malformed} torn, {self.log.rotations} rotations",
             f"long         the oldest for {last.account.oldest_s:.0f} s, by worker"
@@ -246,6 +249,7 @@ class Books:
         report.turned_away += report.rests[-1].account.outcomes.get("turned_away", 0)
         report.probes = crowd.probe_count
         report.guests = len(crowd.guests)
+        report.shown = len(crowd.shown)
         report.log = self._log.read()
         report.trends = watch.memory.trends()
         report.supervisor_kib = watch.memory.supervisor()
@@ -253,6 +257,7 @@ class Books:
         report.wrong += deeds.wrong
         report.wrong += watch.wrong + self._log.wrong
         report.wrong += judge_guests(crowd.guests, deeds.lists, deeds.stops, killed.at.values())
+        report.wrong += judge_shown(crowd.shown, deeds.certificates, deeds.stops)
         report.wrong += [sentence for trend in report.trends for sentence in trend.wrong]
         report.wrong += judge_losses(excuses, killed)
         report.wrong += judge_probes(crowd.probes, deeds.left)

@@ -196,12 +196,7 @@ class Client:
         except BlockingIOError:
             return True
         except OSError as error:
-            code = error.errno or 0
-            if not self.is_established and code in _NOT_ESTABLISHED:
-                self._over(_NOT_ESTABLISHED[code])
-            else:
-                self._established()
-                self._over("reset")
+            self._failed(error.errno or 0)
             return False
         self._established()
         self._sent += count
@@ -226,7 +221,7 @@ class Client:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._read_failed(error.errno or 0)
+                self._failed(error.errno or 0)
                 return
             if not data:
                 self._on_end()
@@ -236,7 +231,7 @@ class Client:
             if len(data) < READ_BYTES and not events & ENDED:
                 return
 
-    def _read_failed(self, code: int) -> None:
+    def _failed(self, code: int) -> None:
         if not self.is_established and code in _NOT_ESTABLISHED:
             self._over(_NOT_ESTABLISHED[code])
         else:
@@ -250,17 +245,22 @@ class Client:
             self._over("wrong")
             return False
         self._received = at + len(data)
-        self.received += len(data)
-        traffic.account.received += len(data)
         self.moved_at = traffic.loop.now
-        if self.tally is not None:
-            self.tally.add(traffic.loop.second, TO_CLIENT, len(data))
+        self._got(len(data))
         if self._received == len(self._message):
             if self.until is not None:
                 self._next_at = traffic.loop.now + traffic.random.uniform(*_LONG_GAPS_S)
             elif self._way is Way.CLIENT_LATE:
                 self._end()
         return True
+
+    def _got(self, size: int) -> None:
+        """Count what came."""
+        traffic = self.traffic
+        self.received += size
+        traffic.account.received += size
+        if self.tally is not None:
+            self.tally.add(traffic.loop.second, TO_CLIENT, size)
 
     def _end(self) -> None:
         """Send FIN."""

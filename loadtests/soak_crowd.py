@@ -45,6 +45,7 @@ from loadtests.soak_wire import (
     Serve,
     Settle,
     Settled,
+    Shown,
     Stopping,
     decode_answer,
     encode_line,
@@ -63,7 +64,7 @@ class _Member:
         self.started = started
         self.channel = channel
         self.lines = Lines()
-        self.port = 0
+        self.port = self.tls_port = 0
         self.begun = self.ok = 0
         self.account: Account | None = None
 
@@ -75,8 +76,8 @@ class _Member:
 class Crowd:
     """All of them.
 
-    ``losses``, ``guests`` and ``probes`` (those that were not refused) are what they reported;
-    ``lost_count`` and ``probe_count`` count all.
+    ``losses``, ``guests``, ``shown`` and ``probes`` (those that were not refused) are what they
+    reported; ``lost_count`` and ``probe_count`` count all.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Crowd:
         self.probes: list[Probe] = []
         self.probe_count = 0
         self.guests: list[Guest] = []
+        self.shown: list[Shown] = []
         self._sources = sources
         self._space = space
         self._random = Random(seed)
@@ -135,7 +137,9 @@ class Crowd:
                     limited=self._free_ports(1),
                     sides=tuple(self._free_ports(1) for _ in range(SIDES)),
                     range_first=self._free_ports(RANGE_PORTS),
+                    tls=self._free_ports(1),
                     target=member.port,
+                    tls_target=member.tls_port,
                 )
                 for number, member in enumerate(self._members)
             ),
@@ -246,7 +250,7 @@ class Crowd:
     def _hear(self, member: _Member, answer: object) -> None:
         match answer:
             case Listening():
-                member.port = answer.port
+                member.port, member.tls_port = answer.port, answer.tls_port
             case Beat():
                 member.begun, member.ok = answer.begun, answer.ok
             case Lost():
@@ -255,6 +259,8 @@ class Crowd:
                     self.losses.append(answer)
             case Guest():
                 self.guests.append(answer)
+            case Shown():
+                self.shown.append(answer)
             case Probe():
                 self.probe_count += 1
                 if answer.how != "refused":

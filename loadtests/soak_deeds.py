@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from loadtests.soak_judge import Listed
+from loadtests.soak_judge import Listed, Served
 
 JOURNAL_LINES: Final = 10_000  # the last ones
 
@@ -38,7 +38,8 @@ class Deeds:
     """All that was done, and what did not go as it had to; used by several threads.
 
     ``counts`` by kind of deed, ``left`` by the name of a place, ``signalled`` by incarnation;
-    ``stops`` are the spans in which a worker stood still, ``lists`` the block lists in order.
+    ``stops`` are the spans in which a worker stood still; ``lists``, the block lists, and
+    ``certificates`` are in order.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class Deeds:
         self.signalled: dict[int, Signalled] = {}
         self.stops: list[tuple[float, float]] = []
         self.lists: list[Listed] = []
+        self.certificates: list[Served] = []
         self.slowest_reload_s = 0.0
         self.journal: deque[str] = deque(maxlen=JOURNAL_LINES)
         self.standing_still = threading.Lock()  # who holds it has stopped a worker, nobody else

@@ -13,8 +13,9 @@ from random import Random
 from time import monotonic
 from typing import Final
 
+from loadtests.soak_certificates import SITE_FILE, version_file
 from loadtests.soak_deeds import Deeds, Kind, Left, Signalled
-from loadtests.soak_judge import Listed
+from loadtests.soak_judge import Listed, Served
 from loadtests.soak_log import LogReader
 from loadtests.soak_proxy import Proxy
 from loadtests.soak_shape import (
@@ -24,6 +25,7 @@ from loadtests.soak_shape import (
     blocked_hosts,
     blocked_list,
     broken,
+    differences,
     document,
     first_shape,
     next_shape,
@@ -103,9 +105,9 @@ class Reloader:
         self._site = site
         self._deeds = deeds
         self._tell = tell
-        deeds.lists.append(
-            Listed(hosts=blocked_hosts(shape, site), begun_at=monotonic(), done_at=monotonic())
-        )
+        now = monotonic()
+        deeds.lists.append(Listed(hosts=blocked_hosts(shape, site), begun_at=now, done_at=now))
+        deeds.certificates.append(Served(version=shape.certificate, begun_at=now, done_at=now))
 
     def reload(self, shape: Shape, random: Random) -> None:
         """Bring in another shape; it must be accepted."""
@@ -113,7 +115,7 @@ class Reloader:
         removed = [place for place in old if place not in new]
         self._write(shape)
         begun_at = monotonic()
-        self._deeds.tell(f"reload {_differences(self.shape, shape)}")
+        self._deeds.tell(f"reload {differences(self.shape, shape)}")
         for place in new:
             for left in self._deeds.left.get(place.name, [])[-1:]:
                 left.back_begun_at = min(left.back_begun_at, begun_at)
@@ -124,7 +126,8 @@ class Reloader:
             self._deeds.wrong.append(f"a good config was refused ({code}): {said}")
             return
         self.shape = shape
-        self._deeds.lists[-1].done_at = min(self._deeds.lists[-1].done_at, at)
+        for written in (self._deeds.lists[-1], self._deeds.certificates[-1]):
+            written.done_at = min(written.done_at, at)
         self._deeds.count("reload accepted")
         seconds = at - begun_at
         self._deeds.slowest_reload_s = max(self._deeds.slowest_reload_s, seconds)
@@ -163,7 +166,7 @@ class Reloader:
     def torn(self, random: Random) -> None:
         """A file that is rewritten in place while it is read: all of it is served, or none."""
         shape = next_shape(self.shape, self._site, random, keeps_places=True)
-        self._write_list(shape)
+        self._write_files(shape)
 
         def between() -> None:
             self._proxy.send(signal.SIGHUP)
@@ -175,14 +178,20 @@ class Reloader:
         self._proxy.ask("reload")
 
     def _write(self, shape: Shape) -> None:
-        self._write_list(shape)
+        self._write_files(shape)
         self._proxy.write(json.dumps(document(shape, self._site)))
 
-    def _write_list(self, shape: Shape) -> None:
+    def _write_files(self, shape: Shape) -> None:
+        """What the config names: the block list, and the certificate."""
+        deeds, proxy = self._deeds, self._proxy
+        if deeds.certificates[-1].version != shape.certificate:
+            deeds.count("certificate")
+            deeds.certificates.append(Served(version=shape.certificate, begun_at=monotonic()))
+        proxy.write_file(SITE_FILE, proxy.read_file(version_file(shape.certificate)))
         hosts = blocked_hosts(shape, self._site)
-        if self._deeds.lists[-1].hosts != hosts:
-            self._deeds.lists.append(Listed(hosts=hosts, begun_at=monotonic()))
-        self._proxy.write_list(BLOCKED_FILE, blocked_list(shape, self._site))
+        if deeds.lists[-1].hosts != hosts:
+            deeds.lists.append(Listed(hosts=hosts, begun_at=monotonic()))
+        proxy.write_file(BLOCKED_FILE, blocked_list(shape, self._site))
 
     def settle(self, workers: int, random: Random) -> None:
         """Bring in the shape of the start, with as many workers, all of them ready."""
@@ -382,14 +391,3 @@ class Kills(_Repeated):
         if self._proxy.signal_child(pid, signal.SIGKILL):
             self._deeds.count("fork server")
             self._deeds.tell(f"kill of fork server {pid}")
-
-
-def _differences(old: Shape, new: Shape) -> str:
-    """What a reload changes: ``listen=('0.0.0.0',) workers=4``."""
-    found = []
-    for name in Shape.__struct_fields__:
-        value = getattr(new, name)
-        if value != getattr(old, name):
-            text = [sorted(one) for one in value] if name == "sides" else value
-            found.append(f"{name}={text}")
-    return " ".join(found) or "unchanged"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from loadtests.soak_wire import Account, Guest, parse_id
+from loadtests.soak_wire import Account, Guest, Shown, parse_id
 
 CLOCK_S: Final = 0.25  # between the instant that is noted for a signal and its effect
 AWAKE_S: Final = 0.5  # for a worker that was stopped, to serve by the new generation
@@ -24,6 +24,17 @@ class Listed(Struct, kw_only=True):
     done_at: float = float("inf")
 
 
+class Served(Struct, kw_only=True):
+    """The certificate that a config has, from the write of its file on; as Listed."""
+
+    version: int
+    begun_at: float
+    done_at: float = float("inf")
+
+
+_Since = TypeVar("_Since", Listed, Served)
+
+
 def judge_guests(
     guests: Iterable[Guest],
     lists: Sequence[Listed],
@@ -37,13 +48,10 @@ def judge_guests(
     as well when its worker was killed (``kills``).
     """
     ends = [at - CLOCK_S for at in kills]
-    windows = [(begun, ended + AWAKE_S) for begun, ended in stops]
+    windows = list(stops)
     wrong = []
     for guest in guests:
-        since = guest.begun_at
-        for begun, ended in windows:
-            if begun <= guest.ended_at and guest.begun_at <= ended:
-                since = min(since, begun)
+        since = _since(guest, windows)
         due = {guest.host in one.hosts for one in _in_force(lists, since, guest.ended_at)}
         is_over = any(guest.begun_at - 2 * CLOCK_S <= at <= guest.ended_at for at in ends)
         if guest.how == "blocked" and is_over:
@@ -55,7 +63,34 @@ def judge_guests(
     return wrong
 
 
-def _in_force(lists: Sequence[Listed], since: float, until: float) -> list[Listed]:
+def judge_shown(
+    shown: Iterable[Shown], served: Sequence[Served], stops: Iterable[tuple[float, float]]
+) -> list[str]:
+    """Clients that were shown a certificate that no config had then; as `judge_guests`."""
+    windows = list(stops)
+    wrong = []
+    for one in shown:
+        due = {version.version for version in _in_force(served, _since(one, windows), one.ended_at)}
+        if one.version not in due:
+            wrong.append(
+                f"certificate {one.version} was shown from {one.begun_at:.3f} to"
+                f" {one.ended_at:.3f}, not one of {sorted(due)}"
+            )
+    if len(wrong) > _SHOWN:
+        wrong = [*wrong[:_SHOWN], f"{len(wrong) - _SHOWN} more certificates like these"]
+    return wrong
+
+
+def _since(seen: Guest | Shown, stops: Sequence[tuple[float, float]]) -> float:
+    """From when on a config may still have been in force for this client's worker."""
+    since = seen.begun_at
+    for begun, ended in stops:
+        if begun <= seen.ended_at and seen.begun_at <= ended + AWAKE_S:
+            since = min(since, begun)
+    return since
+
+
+def _in_force(lists: Sequence[_Since], since: float, until: float) -> list[_Since]:
     found = []
     for one, following in zip(lists, [*lists[1:], None], strict=True):
         is_over = following is not None and following.done_at < since

@@ -72,9 +72,13 @@ class Proxy:
         """Replace the config file, in one step."""
         self._space.write("soak.json", text)
 
-    def write_list(self, name: str, text: str) -> None:
+    def write_file(self, name: str, text: str) -> None:
         """The same for a file that the config names."""
         self._space.write(name, text)
+
+    def read_file(self, name: str) -> str:
+        """A file beside the config."""
+        return (self._space.directory / name).read_text()
 
     def write_torn(self, text: str, between: Callable[[], None]) -> None:
         """Rewrite the config file in place, half of it before ``between``, half of it after."""

@@ -2,7 +2,10 @@
 
 Each traffic process has its own targets and so its own routes. Of these, ``short``, ``long`` and
 ``limited`` (which a crowd fills) are the same in every config, ``changing`` is there in all of
-them but not the same, and the side routes come and go, with their ports and ranges.
+them but not the same, and the side routes come and go, with their ports and ranges. Three routes
+share one port with TLS and are told apart by server name: passed through; ended; ended and
+encrypted again. Of the latter two the certificate changes. This port is always served on the first
+address only: a session resumes where the listeners are the same.
 """
 
 from __future__ import annotations
@@ -14,6 +17,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from loadtests.soak_certificates import (
+    AUTHORITY_FILE,
+    BROKEN_FILE,
+    ENCRYPTED,
+    ENDED,
+    PASSED,
+    SITE_FILE,
+    VERSIONS,
+)
 from loadtests.soak_wire import Place
 
 RANGE_PORTS: Final = 4
@@ -32,6 +44,7 @@ GUEST_NET: Final = 30  # on the list or not
 GLOB_NET: Final = 40  # blocked by a glob
 STRANGE_NET: Final = 50  # not in `allow`
 _ANY: Final = "0.0.0.0"
+_SERVER_NAMES: Final = {"pass": PASSED, "term": ENDED, "encr": ENCRYPTED}  # by route
 
 
 class Ports(Struct, frozen=True, kw_only=True):
@@ -44,7 +57,9 @@ class Ports(Struct, frozen=True, kw_only=True):
     limited: int
     sides: tuple[int, ...]
     range_first: int  # RANGE_PORTS in a row
+    tls: int
     target: int
+    tls_target: int  # reads the PROXY header, then speaks TLS
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -71,6 +86,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     drain_s: int = 60
     end_drain_s: int = 60  # of a full stop
     blocked: frozenset[int] = frozenset()  # guests whom the list file has
+    certificate: int = 0  # which version the file of the proxy's certificate has
 
 
 def first_shape(site: Site, workers: int) -> Shape:
@@ -83,7 +99,7 @@ def first_shape(site: Site, workers: int) -> Shape:
 
 def next_shape(shape: Shape, site: Site, random: Random, *, keeps_places: bool = False) -> Shape:
     """Another shape, one to three changes away. ``keeps_places``: it serves the same places."""
-    changes = [_change_targets, _change_timeouts, _change_blocked]
+    changes = [_change_targets, _change_timeouts, _change_blocked, _change_certificate]
     if not keeps_places:
         changes += [_change_side, _change_side, _change_side, _change_range, _change_range]
         changes += [_change_listen, _change_workers]
@@ -129,6 +145,11 @@ def _change_timeouts(shape: Shape, site: Site, random: Random) -> Shape:
 def _change_blocked(shape: Shape, site: Site, random: Random) -> Shape:
     guests = random.sample(range(GUESTS), random.randint(1, 4))
     return msgspec.structs.replace(shape, blocked=shape.blocked ^ set(guests))
+
+
+def _change_certificate(shape: Shape, site: Site, random: Random) -> Shape:
+    others = [one for one in range(VERSIONS) if one != shape.certificate]
+    return msgspec.structs.replace(shape, certificate=random.choice(others))
 
 
 def blocked_list(shape: Shape, site: Site) -> str:
@@ -192,6 +213,7 @@ def document(shape: Shape, site: Site) -> dict[str, Any]:
         for side in sorted(sides):
             name = f"side{side}-{ports.number}"
             routes.append(_route(name, [ports.sides[side]], ports, site, shape.targets))
+        routes += _tls_routes(ports, site)
         if size:
             last = ports.range_first + size - 1
             matched = f"{ports.range_first}-{last}"
@@ -199,6 +221,7 @@ def document(shape: Shape, site: Site) -> dict[str, Any]:
     return {
         "version": 1,
         "listen": list(shape.listen),
+        "listeners": [{"ports": [ports.tls for ports in site.traffic], "listen": [site.first]}],
         "workers": shape.workers,
         "max_workers": MOST_WORKERS,
         "admin": None,
@@ -224,11 +247,30 @@ def _route(
     }
 
 
+def _tls_routes(ports: Ports, site: Site) -> list[dict[str, Any]]:
+    routes = []
+    for name, server_name in _SERVER_NAMES.items():
+        route = _route(f"{name}-{ports.number}", [ports.tls], ports, site, TARGET_NAMES)
+        route["match"]["domains"] = [server_name]
+        action = route["action"]
+        if name != "pass":
+            action["tls"] = {"mode": "terminate", "certificates": [{"cert": SITE_FILE}]}
+        if name == "encr":
+            action["tls"]["mode"] = "terminate-and-reencrypt"
+            action["upstream_tls"] = {"ca": AUTHORITY_FILE, "server_name": PASSED}
+        if name != "term":
+            action["targets"] = [
+                f"{site.target_net}.{host + 1}:{ports.tls_target}" for host in range(TARGET_NAMES)
+            ]
+        routes.append(route)
+    return routes
+
+
 def broken(shape: Shape, site: Site, random: Random) -> str:
     """The text of a file that must be refused, whatever else it changes."""
     config = document(next_shape(shape, site, random), site)
     routes = config["routes"]
-    match random.randrange(5):
+    match random.randrange(6):
         case 0:
             routes[-1]["acton"] = routes[-1].pop("action")
         case 1:
@@ -237,6 +279,9 @@ def broken(shape: Shape, site: Site, random: Random) -> str:
             routes[-1]["match"]["ports"] = [site.taken_port]
         case 3:
             config["timeouts"]["watchdog"] = "soon"
+        case 4:
+            ended = next(route for route in routes if "tls" in route["action"])
+            ended["action"]["tls"]["certificates"] = [{"cert": BROKEN_FILE}]
         case _:
             return json.dumps(config)[: -random.randint(1, 200)]
     return json.dumps(config)
@@ -256,14 +301,34 @@ def places(shape: Shape, site: Site) -> list[Place]:
         served += [(f"side{side}-{ports.number}", ports.sides[side]) for side in sorted(sides)]
         served += [(f"range-{ports.number}", ports.range_first + step) for step in range(size)]
         found += [Place(route, host, port) for host in hosts for route, port in served]
+        found += _tls_places(ports, site)
     return found
 
 
+def _tls_places(ports: Ports, site: Site) -> list[Place]:
+    return [
+        Place(f"{name}-{ports.number}", site.first, ports.tls, server_name, name == "pass")
+        for name, server_name in _SERVER_NAMES.items()
+    ]
+
+
 def long_places(site: Site) -> list[Place]:
-    """Where long connections are served, by routes that never change."""
-    return [Place(f"long-{ports.number}", site.first, ports.long) for ports in site.traffic]
+    """Where long connections are served, by routes that are in every config."""
+    found = [Place(f"long-{ports.number}", site.first, ports.long) for ports in site.traffic]
+    return found + [place for ports in site.traffic for place in _tls_places(ports, site)]
 
 
 def of_traffic(found: list[Place], number: int) -> list[Place]:
     """Those of one traffic process."""
     return [place for place in found if place.route.endswith(f"-{number}")]
+
+
+def differences(old: Shape, new: Shape) -> str:
+    """What a reload changes: ``listen=('0.0.0.0',) workers=4``."""
+    found = []
+    for name in Shape.__struct_fields__:
+        value = getattr(new, name)
+        if value != getattr(old, name):
+            text = [sorted(one) for one in value] if name == "sides" else value
+            found.append(f"{name}={text}")
+    return " ".join(found) or "unchanged"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from loadtests.soak_client import HEAD, MAGIC, Way
+from loadtests.soak_client import HEAD, MAGIC, Client, Way
 from loadtests.soak_loop import ENDED, IN, OUT, READ_BYTES
 from loadtests.soak_wire import CONNECTIONS, TO_TARGET, Tally
 from shared.proxy_protocol import ProxyHeaderError, TlvType, parse
@@ -20,7 +21,14 @@ _ACCEPTS: Final = 64
 class Targets:
     """Listens on every address, so that many names of one target share it."""
 
-    def __init__(self, traffic: Traffic, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        listener: socket.socket,
+        make: Callable[[Traffic, socket.socket], Target],
+    ) -> None:
+        """``make`` what takes a connection."""
+        self._make = make
         self._traffic = traffic
         self._listener = listener
         self._listener.setblocking(False)
@@ -37,7 +45,7 @@ class Targets:
             except ConnectionError:
                 continue  # gone before it was taken
             sock.setblocking(False)
-            target = Target(self._traffic, sock)
+            target = self._make(self._traffic, sock)
             self._traffic.loop.add(sock, target)
             target.ready(IN)
 
@@ -46,6 +54,7 @@ class Target:
     """One connection that proxyctl made."""
 
     __slots__ = (
+        "_client",
         "_head",
         "_is_crowd",
         "_is_ended",
@@ -63,6 +72,7 @@ class Target:
         self.sock = sock
         self._head: bytes | None = b""  # of header and request, until both are read
         self._tally: Tally | None = None
+        self._client: Client | None = None
         self._is_crowd = False
         self._out = bytearray()
         self._total = -1  # bytes after which this side ends first; -1: it does not
@@ -89,34 +99,47 @@ class Target:
                 self._is_ended = True
                 self._finish()
                 return
-            payload = data if self._tally is not None and self._head is None else self._begin(data)
+            payload = self._payload(data)
             if payload is None or (payload and not self._echo(payload)):
                 return
             if len(data) < READ_BYTES and not events & ENDED:
                 return
 
-    def _begin(self, data: bytes) -> bytes | None:
-        """Bytes of the PROXY header and of the head behind it; None: the connection is over."""
+    def _payload(self, data: bytes) -> bytes | None:
+        """What is to be sent back of bytes that came; None: the connection is over."""
+        if self._head is None:
+            return data
+        behind = data if self._tally is not None else self._header(data)
+        return self._request(behind) if behind else behind
+
+    def _header(self, data: bytes) -> bytes | None:
+        """Bytes behind the PROXY header; None: the connection is over."""
         head = self._head = (self._head or b"") + data
-        if self._tally is None:
-            try:
-                answer = parse(head)
-            except ProxyHeaderError:
-                self.traffic.account.wrong_headers += 1
-                self._close()
-                return None
-            if answer is None:
-                return b""
-            header, size = answer
-            ids = [value for kind, value in header.tlvs if kind == TlvType.UNIQUE_ID]
-            key = (header.source, header.source_port, header.destination_port)
-            unique_id = ids[0].decode("ascii", "replace") if ids else ""
-            self._tally, client = self.traffic.named(key, unique_id)
-            if client is not None and client.kind == "crowd":
-                self._is_crowd = True
-                self.traffic.refusals.crowd_open += 1
-            self._tally.add(self.traffic.loop.second, CONNECTIONS, 1)
-            head = self._head = head[size:]
+        try:
+            answer = parse(head)
+        except ProxyHeaderError:
+            self.traffic.account.wrong_headers += 1
+            self._close()
+            return None
+        if answer is None:
+            return b""
+        header, size = answer
+        ids = [value for kind, value in header.tlvs if kind == TlvType.UNIQUE_ID]
+        key = (header.source, header.source_port, header.destination_port)
+        unique_id = ids[0].decode("ascii", "replace") if ids else ""
+        self._tally, self._client = self.traffic.named(key, unique_id)
+        if self._client is not None and self._client.kind == "crowd":
+            self._is_crowd = True
+            self.traffic.refusals.crowd_open += 1
+        self._tally.add(self.traffic.loop.second, CONNECTIONS, 1)
+        self._head = b""
+        return head[size:]
+
+    def _request(self, data: bytes) -> bytes:
+        """The first bytes of payload, once the head is whole, and as they are behind it."""
+        if self._head is None:
+            return data
+        head = self._head = self._head + data
         if len(head) < HEAD.size:
             return b""
         magic, _token, total, way = HEAD.unpack_from(head)
@@ -125,12 +148,15 @@ class Target:
         self._head = None
         return head
 
+    def _got(self, size: int) -> None:
+        """Count what came."""
+        self.traffic.account.target_received += size
+        if self._tally is not None:
+            self._tally.add(self.traffic.loop.second, TO_TARGET, size)
+
     def _echo(self, data: bytes) -> bool:
         """Send back what came; False when the connection is over."""
-        account = self.traffic.account
-        account.target_received += len(data)
-        if self._tally is not None:
-            self._tally.add(self.traffic.loop.second, TO_TARGET, len(data))
+        self._got(len(data))
         if self._total >= 0:
             self._total -= len(data)
         self._out += data

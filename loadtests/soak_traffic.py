@@ -2,6 +2,8 @@
 
     python -m loadtests.soak_traffic SOCKET NUMBER SEED SOURCES [NETNS]
 
+The directory of SOCKET has the certificates.
+
 Both ends are in one process, so that what a target read of a connection (the worker's id, in the
 unique_id TLV) is known for the client at once, with no message that could be late or lost.
 SOCKET is the controller's, SOURCES the first two bytes of the addresses that clients dial from
@@ -14,15 +16,18 @@ import random
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from loadtests.delay_line import namespace
 from loadtests.processes import raise_descriptor_limit
+from loadtests.soak_certificates import Contexts
 from loadtests.soak_client import HEAD, Client, Key, Way, block
 from loadtests.soak_loop import READ_BYTES, Loop
 from loadtests.soak_rules import Refusals, is_refusable, open_ids
 from loadtests.soak_shape import SOURCE_NETS
-from loadtests.soak_target import Targets
+from loadtests.soak_target import Target, Targets
+from loadtests.soak_tls import TlsClient, TlsTarget
 from loadtests.soak_wire import (
     Account,
     AnyAnswer,
@@ -54,6 +59,7 @@ SUSPECT_S: Final = 2.0  # a target may still read the header of a connection tha
 MOST_OPEN: Final = 4000  # short ones at a time; a steady load waits then
 NEW_A_TURN: Final = 64
 BULK_EVERY: Final = 200  # one short connection of so many moves more than a pipe holds
+TLS_PART: Final = 0.25  # of the short connections; of the long ones half
 PROBES_S: Final = (0.0, 0.4, 1.6, 4.0)  # after a place has left; the last one must be refused
 GONE_S: Final = 3.0  # for such a dial to get an answer
 WHOLE_RUN: Final = 0.25  # part of the long connections that last until the end
@@ -67,7 +73,10 @@ LATE_S: Final = 2.6  # after a stop began every port has been retired
 class Traffic:
     """Everything of the process; clients and targets keep their account here."""
 
-    def __init__(self, channel: socket.socket, number: int, seed: int, sources: str) -> None:
+    def __init__(
+        self, channel: socket.socket, number: int, seed: int, sources: str, contexts: Contexts
+    ) -> None:
+        self.contexts = contexts
         self.loop = Loop()
         self.random = random.Random(seed * 1000 + number)
         self.block = block(seed)
@@ -84,6 +93,8 @@ class Traffic:
         self._tokens = number << 48
         self._short: list[Place] = []
         self._long: list[Place] = []
+        self._short_tls: list[Place] = []
+        self._long_tls: list[Place] = []
         self._load = Load(kind="none")
         self._due = 0.0  # short connections that the rate allows now
         self._counted_at = self.loop.now
@@ -185,7 +196,8 @@ class Traffic:
     def _obey(self, order: AnyOrder) -> None:
         match order:
             case Serve():
-                self._short, self._long = order.short, order.long
+                self._short, self._short_tls = _by_tls(order.short)
+                self._long, self._long_tls = _by_tls(order.long)
             case Load():
                 self._load = order
                 self._due, self._counted_at = 0.0, self.loop.now
@@ -222,9 +234,9 @@ class Traffic:
 
     # What happens all the time
 
-    def run(self, targets: Targets) -> None:
+    def run(self, targets: Targets, tls_targets: Targets) -> None:
         """Until the account is closed, or the controller is gone."""
-        self.tell(Listening(port=targets.port))
+        self.tell(Listening(port=targets.port, tls_port=tls_targets.port))
         self._beat()
         self._look()
         while not self.is_over:
@@ -253,11 +265,15 @@ class Traffic:
             is_bulk = self.random.randrange(BULK_EVERY) == 0
             size = self.random.randrange(100_000, 300_000) if is_bulk else self.small()
             way = Way(self.random.randrange(3))
-            self.begin(self.random.choice(self._short), size, way)
+            self.begin(self._one_of(self._short, self._short_tls, TLS_PART), size, way)
 
     def _dial_gone(self, place: Place) -> None:
-        if self._ending is None and place not in self._short:
+        if self._ending is None and place not in (*self._short, *self._short_tls):
             self.begin(place, self.small(), Way.CLIENT_EARLY, "gone")
+
+    def _one_of(self, plain: list[Place], with_tls: list[Place], part: float) -> Place:
+        is_tls = bool(with_tls) and self.random.random() < part
+        return self.random.choice(with_tls if is_tls else plain)
 
     def small(self) -> int:
         """Bytes of a message that fits one read."""
@@ -278,7 +294,8 @@ class Traffic:
     ) -> Client:
         """Dial one more connection."""
         self._tokens += 1
-        client = Client(self, place, self._tokens, size, way, kind, until)
+        make = TlsClient if place.server_name else Client
+        client = make(self, place, self._tokens, size, way, kind, until)
         self.clients[client] = None
         self.account.begun += 1
         self._short_open += until is None
@@ -307,7 +324,7 @@ class Traffic:
         for _ in range(missing if self._long else 0):
             is_lasting = self.random.random() < WHOLE_RUN
             until = float("inf") if is_lasting else now + self.random.uniform(1.0, 30.0)
-            place = self.random.choice(self._long)
+            place = self._one_of(self._long, self._long_tls, 0.5)
             self.begin(place, self.small(), Way.CLIENT_LATE, "long", until)
 
     def _settle(self) -> None:
@@ -349,6 +366,12 @@ class Traffic:
         self.loop.after(1.0, self._beat)
 
 
+def _by_tls(places: list[Place]) -> tuple[list[Place], list[Place]]:
+    """Those without TLS, and those with it."""
+    plain = [place for place in places if not place.server_name]
+    return plain, [place for place in places if place.server_name]
+
+
 def main(arguments: list[str]) -> int:
     """Entry; see the module's docstring."""
     path, number, seed, sources, *netns = arguments
@@ -357,11 +380,14 @@ def main(arguments: list[str]) -> int:
     channel.connect(path)
     with namespace(netns[0] if netns else None):
         listener = socket.create_server(("0.0.0.0", 0), backlog=4096)
-    traffic = Traffic(channel, int(number), int(seed), sources)
+        tls_listener = socket.create_server(("0.0.0.0", 0), backlog=4096)
+    contexts = Contexts(Path(path).parent)
+    traffic = Traffic(channel, int(number), int(seed), sources, contexts)
     traffic.loop.add(channel, traffic)
-    targets = Targets(traffic, listener)
+    targets = Targets(traffic, listener, Target)
+    tls_targets = Targets(traffic, tls_listener, TlsTarget)
     try:
-        traffic.run(targets)
+        traffic.run(targets, tls_targets)
     except (BrokenPipeError, ConnectionResetError):
         return 1  # the controller is gone
     return 0

@@ -26,11 +26,13 @@ class Place(Struct, frozen=True):
     route: str
     host: str
     port: int
+    server_name: str = ""  # of TLS; "": clients speak in the clear
+    is_passed: bool = False  # TLS goes through to the target
 
     @property
     def name(self) -> str:
-        """``127.0.0.1:8080``."""
-        return f"{self.host}:{self.port}"
+        """``127.0.0.1:8080``, or with a server name ``127.0.0.1:8443/a.test``."""
+        return f"{self.host}:{self.port}" + (f"/{self.server_name}" if self.server_name else "")
 
 
 class Tally(Struct):
@@ -108,11 +110,13 @@ def parse_id(unique_id: str) -> tuple[int, int] | None:
 
 
 class Account(Struct):
-    """The totals of a traffic process since its start. Bytes are payload.
+    """The totals of a traffic process since its start. Bytes are payload of a relay, as proxyctl
+    counts: of TLS that it passes through everything, else the plaintext.
 
     ``outcomes`` adds up to ``begun`` less ``open``: ok, turned_away (dials to a place that has
     left, or at the full stop), limited and blocked (closed by the rules), cut (by the full stop's
-    deadline), refused, reset, timeout, truncated, wrong.
+    deadline), refused, reset, timeout, truncated (also: no close_notify), tls (an alert, a
+    certificate that is not good), wrong.
     """
 
     begun: int = 0
@@ -133,6 +137,10 @@ class Account(Struct):
     ids: dict[int, bytes] = field(default_factory=dict)  # by incarnation: numbers, as in Numbers
     open_ids: list[str] = field(default_factory=list)  # of the long ones that go on
     oldest_s: float = 0.0  # the longest time that one of them has been open
+    unshaken: int = 0  # of these headers, TLS of proxyctl's own behind them never came about
+    handshakes: int = 0  # of TLS, by the clients
+    resumed: int = 0
+    not_resumed: int = 0  # handshakes that were full although a session was offered
     crowd_most: int = 0  # of the limited route, open at one time
     limit_wrong: list[str] = field(default_factory=list)
     ended_after_stop: int = 0  # good ones
@@ -146,6 +154,10 @@ class Account(Struct):
         self.strangers += other.strangers
         self.wrong_headers += other.wrong_headers
         self.slow += other.slow
+        self.unshaken += other.unshaken
+        self.handshakes += other.handshakes
+        self.resumed += other.resumed
+        self.not_resumed += other.not_resumed
         self.longest_s = max(self.longest_s, other.longest_s)
         self.oldest_s = max(self.oldest_s, other.oldest_s)
         self.crowd_most = max(self.crowd_most, other.crowd_most)
@@ -236,9 +248,10 @@ class Answer(Struct, tag=True):
 
 
 class Listening(Answer, tag="listening"):
-    """The targets listen on this port of every address."""
+    """The targets listen on these ports of every address; on the second one they speak TLS."""
 
     port: int
+    tls_port: int
 
 
 class Beat(Answer, tag="beat"):
@@ -257,7 +270,7 @@ class Lost(Answer, tag="lost"):
     kind: ClientKind
     place: Place
     client: str  # its address, "127.16.3.9:41234"
-    how: str  # refused, reset, timeout, truncated, wrong
+    how: str  # refused, reset, timeout, truncated, tls, wrong
     begun_at: float
     ended_at: float
     is_established: bool
@@ -299,13 +312,21 @@ class Guest(Answer, tag="guest"):
     how: str
 
 
+class Shown(Answer, tag="shown"):
+    """A client was shown this certificate by proxyctl, at some instant between these two."""
+
+    version: int  # its place among those that are served in turn; -1: none of them
+    begun_at: float
+    ended_at: float
+
+
 class Settled(Answer, tag="settled"):
     """Nothing moves: the account as it stands."""
 
     account: Account
 
 
-AnyAnswer = Listening | Beat | Lost | Probe | Guest | Settled
+AnyAnswer = Listening | Beat | Lost | Probe | Guest | Shown | Settled
 
 encode_line: Final = msgspec.json.Encoder().encode
 decode_order: Final = msgspec.json.Decoder(AnyOrder).decode

@@ -1,4 +1,4 @@
-"""Parsers of what wrk and iperf3 print."""
+"""Parsers of what wrk, iperf3 and `openssl s_time` print."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _SOCKET_ERRORS = re.compile(
 )
 _BAD_STATUS = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
+_S_TIME = re.compile(r"^(\d+) connections in \d+ real seconds", re.MULTILINE)
 
 
 class ToolError(ValueError):
@@ -26,6 +27,14 @@ class WrkRun(Struct, frozen=True):
     """One run of wrk: whole requests, requests per second, failed ones of any kind."""
 
     requests: int
+    per_s: float
+    errors: int
+
+
+class HandshakeRun(Struct, frozen=True):
+    """Whole connections of some clients that ran side by side, and how many of them failed."""
+
+    connections: int
     per_s: float
     errors: int
 
@@ -56,6 +65,17 @@ def parse_wrk(text: str) -> WrkRun:
     if (status := _BAD_STATUS.search(text)) is not None:
         errors += int(status[1])
     return WrkRun(int(total[1]), float(rate[1]), errors)
+
+
+def parse_s_time(text: str) -> int:
+    """Connections that one ``openssl s_time`` made. ToolError when its last line is missing.
+
+    The seconds that it prints are whole ones, so the time is taken outside.
+    """
+    found = _S_TIME.search(text)
+    if found is None:
+        raise ToolError(f"no sum in the output of openssl s_time: {text.strip()[-300:]!r}")
+    return int(found[1])
 
 
 def parse_iperf(text: str) -> IperfRun:
