@@ -5,7 +5,7 @@
 One start of a proxy differs from the next by several percent (hash seed, place in memory). So each
 round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
 The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
-for half the time each, so that neither is always the earlier one; so do 10,000 domains and 10. With
+so that neither is always the earlier one; so do 10,000 domains and 10. With
 TLS proxyctl has its defaults: the certificate, the target, nothing else. The exit status is 1 when
 a floor is missed, everything on costs too much, or anything failed. Another proxy can stand beside
 them where there is no TLS: ``--proxy NAME='COMMAND {port} {target_port}'``. ``--work plain`` and
@@ -114,21 +114,21 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     return [*names[shift:], *names[:shift]]
 
 
-def starts(names: Sequence[str], number: int, seconds: int) -> list[tuple[str, int]]:
+def starts(names: Sequence[str], number: int) -> list[str]:
     """Who is started, one after another, for a work that ``names`` do, in a round from 1 on.
 
-    Each with its seconds of load. The two of a pair stand side by side, twice each and for half
-    the time each, and either is the outer one in every other round.
+    The two of a pair stand side by side, twice each, and either is the outer one in every other
+    round.
     """
-    order = []
+    order: list[str] = []
     pairs = {pair[0]: pair for pair in PAIRS if set(pair) <= set(names)}
     seconds_of = {pair[1] for pair in pairs.values()}
     for name in rotated([name for name in names if name not in seconds_of], number - 1):
         if name in pairs:
             pair = pairs[name] if number % 2 else pairs[name][::-1]
-            order += [(one, max(1, seconds // 2)) for one in (*pair, *reversed(pair))]
+            order += [*pair, *reversed(pair)]
         else:
-            order.append((name, seconds))
+            order.append(name)
     return order
 
 
@@ -184,9 +184,8 @@ def run_round(
         if EVERYTHING in known:  # the same program, with other configs
             known |= {MANY: None, FEW: None}
         names = [name for name, template in known.items() if does(name, template, work)]
-        for name, seconds in starts(names, number, options.seconds):
-            its = msgspec.structs.replace(options, seconds=seconds)
-            sample = _measure(space, field, its, work, name, number)
+        for name in starts(names, number):
+            sample = _measure(space, field, options, work, name, number)
             samples.append(sample)
             _say(sample)
     return samples
