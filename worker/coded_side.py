@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from worker.connection import Connection
 
-EMPTY: Final = memoryview(b"")
+MOST_ANSWERS_BYTES: Final = 2 * SIZE  # that wait for a peer who does not read
 
 
 class CodedSide(Side):
@@ -84,11 +84,15 @@ class CodedSide(Side):
             self.received += size
             if self.is_quiet:
                 self.touch()
-            if peer.tls is not None:
-                data = peer.tls.encrypt(data)
         except TlsError as error:
             self._refuse(error)
             return
+        if peer.tls is not None:
+            try:
+                data = peer.tls.encrypt(data)
+            except TlsError as error:
+                peer._refuse(error)
+                return
         try:
             sent = peer.sock.send(data, DONTWAIT)
         except BlockingIOError:
@@ -146,15 +150,19 @@ class CodedSide(Side):
         """
         tls = self.tls
         assert tls is not None
-        answer = tls.answer()
-        payload = EMPTY if not size else PLAIN[:size]
-        if answer and not self.send(answer) and self.peer is None:
-            return False
+        answer = tls.answer()  # taken now: what is passed on may use the BIOs
         is_passed = True
-        if payload:
+        if size:
             self.count(size)
-            is_passed = peer.put(payload)
-        if tls.has_ended and self.peer is not None:
+            is_passed = peer.put(PLAIN[:size])
+        if answer and self.peer is not None:
+            if len(self.outbox) > MOST_ANSWERS_BYTES:
+                self._refuse(TlsError("it asks for key updates and does not read them"))
+                return False
+            self.send(answer)
+        if self.peer is None or self.conn.is_closing:
+            return False
+        if tls.has_ended:
             self.end()
             return False
         return is_passed
@@ -228,7 +236,7 @@ class CodedSide(Side):
         if peer is not None and peer.has_ended:
             for side in (peer, self):
                 side.say_goodbye()
-                if self.peer is None:
+                if self.peer is None or self.conn.is_closing:
                     return
         side_ended(self.conn, self)
 

@@ -32,6 +32,7 @@ from worker.refusals import LOGGED, Log, Refusals
 from worker.route_report import told_routes
 from worker.timer_wheel import TimerWheel
 from worker.tls_contexts import Contexts
+from worker.tls_engine import clear
 
 AHEAD_S: Final = 0.004  # of building TLS contexts at a time; one step may take as long again
 PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
@@ -346,6 +347,7 @@ class DataPlane:
 
     def on_bug(self, handler: object, exc: Exception) -> None:
         """A handler raised what it must not: end its connection, keep all others."""
+        clear()
         fields = {"traceback": "".join(traceback.format_exception(exc))}
         conn = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
         if isinstance(conn, Connection):

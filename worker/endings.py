@@ -41,6 +41,8 @@ def side_ended(conn: Connection, side: Side) -> None:
         return
     if is_flushed:
         other.shut()
+        if conn.is_closing or conn.is_closed:
+            return  # close_notify met an RST
     conn.state = step(conn.state, SIDE_ENDED)
     route = conn.route
     assert route is not None

@@ -32,11 +32,7 @@ def is_let_in(conn: Connection, rules: IdentityRules) -> bool:
     sni, identity = "", None
     if conn.tls is not None:
         sni = conn.tls.hello.server_name
-        try:
-            identity = conn.tls.identity() if rules.asks_certificate else None
-        except OSError as error:
-            conn.end(End.TLS_FAILED, str(error))
-            return False
+        identity = conn.tls.identity()
     if rules.judge(sni, identity, ip):
         return True
     conn.end(End.BLOCKED, rules.why(sni, identity, ip))
@@ -96,8 +92,9 @@ class ClientHandshake:
             self._feed(VIEW[:count])
             if count < SIZE and not events & ENDED:
                 return
-        if events & ENDED and not conn.is_closed:
-            conn.early(events)  # the edge is spent: the end takes hold for the dial too
+        is_more = events & ENDED or len(conn.pending) > SIZE // 2
+        if is_more and not conn.is_closed:
+            conn.early(events)  # the edge is spent: what is left takes hold for the dial too
 
     def on_deadline(self, now: float) -> None:
         """The handshake takes too long."""
@@ -110,13 +107,14 @@ class ClientHandshake:
     def _feed(self, data: bytes | memoryview) -> None:
         tls = self._tls
         assert tls is not None
+        answer = b""
         try:
             is_done, answer = tls.shake(data)
             if is_done:
                 self.conn.pending = tls.rest()
                 answer += tls.answer()
         except TlsError as error:
-            if self._send(error.alert):
+            if self._send(answer + error.alert):  # the alert is read with keys of the flight before
                 self._failed(str(error))
             return
         if (not answer or self._send(answer)) and is_done:
@@ -126,6 +124,11 @@ class ClientHandshake:
         conn, context = self.conn, self._context
         assert context is not None
         self._facts.shaken(tls.object, context.certificate)
+        try:
+            self._facts.identity()  # asked later by rules and TLVs, which cannot refuse it
+        except OSError as error:
+            self._failed(str(error))
+            return
         self._count("resumed" if self._facts.is_resumed else "new")
         side = CodedSide.in_place_of(conn.down, tls)
         side.outbox = self._out
@@ -212,6 +215,9 @@ class TargetHandshake:
             self._feed(VIEW[:count])
             if count < SIZE and not events & ENDED:
                 return
+        up = self.conn.up
+        if up is not None:
+            up.pump()  # the edge is spent: an end, or more, may wait behind the handshake
 
     def _feed(self, data: bytes | memoryview) -> None:
         tls = self._tls
@@ -219,21 +225,18 @@ class TargetHandshake:
         try:
             is_done, answer = tls.shake(data)
             self._out += answer
-            if (self._out and not self._send()) or not is_done:
-                if is_done and self._dial.is_shaking(self):
-                    self._go_on(tls)  # the rest of our Finished leaves with the relay
-                return
-            self._go_on(tls)
+            # At once, whatever becomes of this connection: nothing of it may stay in the BIOs.
+            behind = tls.rest() if is_done else b""
+            self._out += tls.answer()
+            if self._out:
+                self._send()
+            if is_done and self._dial.is_shaking(self):
+                self._dial.shaken(tls, behind, self._out)  # what is left leaves with the relay
         except TlsError as error:
             self._out += error.alert
             is_verify = str(error).startswith("certificate verify")
             if self._send() or self._dial.is_shaking(self):
                 self._dial.tls_failed(VERIFY_FAILED if is_verify else FAILED, str(error))
-
-    def _go_on(self, tls: Tls) -> None:
-        behind = tls.rest()
-        self._out += tls.answer()
-        self._dial.shaken(tls, behind, self._out)
 
     def _send(self) -> bool:
         """Send what waits; False where some of it still does, or the dial has failed."""

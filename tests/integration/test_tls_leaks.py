@@ -40,7 +40,7 @@ class Scenes:
         files = authority.leaf(NAME, key="ec")
         self.plane = plane
         self.target = plane.target()
-        self.ending, self.anew, self.broken = (plane.listen() for _ in range(3))
+        self.ending, self.anew, self.broken, self.hasty = (plane.listen() for _ in range(4))
         terminate = TlsPlan(certificates=(0,))
         upstream = UpstreamTlsPlan(ca=0, server_name=NAME)
         plane.commit(
@@ -62,6 +62,15 @@ class Scenes:
                 terminate=terminate,
                 upstream_tls=upstream,
                 order=2,
+            ),
+            route(
+                "hasty",
+                self.hasty,
+                self.hasty_target(files.cert, files.key),
+                tls=True,
+                terminate=terminate,
+                upstream_tls=upstream,
+                order=3,
             ),
             certificates=[certificate_plan(files, [NAME])],
             authorities=[authority_plan(authority)],
@@ -90,6 +99,31 @@ class Scenes:
                 except OSError:
                     return
                 threading.Thread(target=echo, args=(sock,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return target
+
+    def hasty_target(self, cert: Path, key: Path) -> Target:
+        """A target that speaks before the handshake is done, and resets at once."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        target = self.plane.target()
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = target.sock.accept()
+                except OSError:
+                    return
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                server = context.wrap_bio(incoming, outgoing, server_side=True)
+                incoming.write(sock.recv(65536))
+                try:
+                    server.do_handshake()
+                except ssl.SSLWantReadError:
+                    pass
+                sock.sendall(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+                reset(sock)
 
         threading.Thread(target=serve, daemon=True).start()
         return target
@@ -156,6 +190,28 @@ class Scenes:
         client.close()
         server.close()
 
+    def an_end_and_a_reset_in_one_batch(self) -> None:
+        """The target's FIN is seen first: the close_notify for the client meets its RST."""
+        client = self._shaken(self.ending)
+        server = self.target.accept()
+        client.sendall(b"ping")
+        assert server.recv(4) == b"ping"
+
+        def both() -> None:
+            server.close()
+            reset(client)
+
+        self.plane.call(both)
+
+    def a_target_that_breaks_off(self) -> None:
+        """Its flight with more behind it, then RST, before our Finished is sent."""
+        sock = self.plane.connect(self.hasty)
+        with self.client.wrap_socket(sock, server_hostname=NAME) as client:
+            try:
+                assert client.recv(1) == b""
+            except OSError:
+                pass
+
     def a_reset_of_the_target(self) -> None:
         """RST in the middle of the relay."""
         client = self._shaken(self.ending)
@@ -198,6 +254,8 @@ def test_nothing_is_left_of_any_end(tmp_path: Path) -> None:
             scenes.half_a_hello,
             scenes.a_target_without_tls,
             scenes.a_reset_of_the_target,
+            scenes.an_end_and_a_reset_in_one_batch,
+            scenes.a_target_that_breaks_off,
         ]
         gc.collect()
         gc.disable()
