@@ -138,7 +138,8 @@ class Site(Hop):
     def _find(self, way: Way) -> dict[str, Any]:
         if not self.access_path.exists():
             return {}
-        for text in self.access_path.read_text().splitlines():
+        whole, _, _ = self.access_path.read_text().rpartition("\n")  # the last is being written
+        for text in whole.splitlines():
             if f'"{way.own}"' not in text:
                 continue
             line: dict[str, Any] = json.loads(text)
