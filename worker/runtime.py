@@ -23,6 +23,7 @@ from shared.errors import InternalError
 from shared.log import Logging, LogSettings
 from shared.messages import (
     HEARTBEAT_S,
+    ROUTES_PER_MESSAGE,
     STATS_S,
     Abort,
     Assign,
@@ -281,8 +282,10 @@ class _Worker:
                 self._build.add_set(message)
             case PrepareRoutes():
                 self._build.add_routes(message)
-                # Thousands of routes are no garbage: to walk them takes 100 ms, again and again.
-                gc.freeze()
+                if len(message.routes) == ROUTES_PER_MESSAGE:
+                    # Many routes are no garbage, and to walk thousands takes 100 ms, again and
+                    # again. With few it is not worth it: garbage of the moment is frozen too.
+                    gc.freeze()
             case Commit(generation=generation):
                 self._build.commit(generation)
             case Abort(generation=generation):
