@@ -259,3 +259,26 @@ OF_FIRST_BYTES: Final = (
     Criterion(lambda route: bool(route.tls_versions), _versions_hold, _why_not_versions),
     Criterion(lambda route: bool(route.alpn), _alpn_holds, _why_not_alpn),
 )
+
+
+def judge(
+    candidate: Candidate[Any],
+    is_named: bool,
+    name: str,
+    client: Client,
+    is_tls: bool | None,
+    hello: Offer | None,
+) -> tuple[int, str]:
+    """How many of a candidate's criteria hold before the first that does not, and why that is."""
+    route = candidate.route
+    if not IN_CLIENT_IPS.holds(candidate, client, is_tls, hello):
+        return 0, IN_CLIENT_IPS.why_not(route, is_tls, hello)
+    tls, *others = OF_FIRST_BYTES
+    if tls.is_set(route) and not tls.holds(candidate, client, is_tls, hello):
+        return 1, tls.why_not(route, is_tls, hello)
+    if not is_named:
+        return 2, why_not_domain(name, is_tls)
+    for held, criterion in enumerate(others, 3):
+        if criterion.is_set(route) and not criterion.holds(candidate, client, is_tls, hello):
+            return held, criterion.why_not(route, is_tls, hello)
+    return 3 + len(others), ""

@@ -30,12 +30,12 @@ from shared.match_criteria import (
     advantage,
     domain_rank,
     is_for_tls,
+    judge,
     needs_bytes,
     needs_hello,
     plain_domain,
     rank_of,
     tls_of,
-    why_not_domain,
     wildcard_key,
     wildcard_keys,
 )
@@ -289,7 +289,7 @@ class Matcher(Generic[V]):
         judged: dict[str, tuple[int, Rank, Candidate[V], str]] = {}
         for candidate, key, is_exact in self._all():
             is_named = not key or (name == key if is_exact else key in keys)
-            held, why = _judge(candidate, is_named, name, client, is_tls, hello)
+            held, why = judge(candidate, is_named, name, client, is_tls, hello)
             verdict = (-held, candidate.rank, candidate, why)
             known = judged.get(candidate.route.name)
             if known is None or verdict[:2] < known[:2]:
@@ -382,26 +382,3 @@ def _first(
         else:
             return candidate
     return None
-
-
-def _judge(
-    candidate: Candidate[Any],
-    is_named: bool,
-    name: str,
-    client: Client,
-    is_tls: bool | None,
-    hello: Offer | None,
-) -> tuple[int, str]:
-    """How many of a candidate's criteria hold before the first that does not, and why that is."""
-    route = candidate.route
-    if not IN_CLIENT_IPS.holds(candidate, client, is_tls, hello):
-        return 0, IN_CLIENT_IPS.why_not(route, is_tls, hello)
-    tls, *others = OF_FIRST_BYTES
-    if tls.is_set(route) and not tls.holds(candidate, client, is_tls, hello):
-        return 1, tls.why_not(route, is_tls, hello)
-    if not is_named:
-        return 2, why_not_domain(name, is_tls)
-    for held, criterion in enumerate(others, 3):
-        if criterion.is_set(route) and not criterion.holds(candidate, client, is_tls, hello):
-            return held, criterion.why_not(route, is_tls, hello)
-    return 3 + len(others), ""

@@ -58,37 +58,11 @@ class Connection:
     """Owned by the data plane's set from accept to `end`, and by nothing after it."""
 
     __slots__ = (
-        "accepted_at",
-        "active_at",
-        "admitted_by",
-        "connected_at",
-        "counted_in",
-        "cut_at",
-        "cut_reason",
-        "down",
-        "end_reason",
-        "endpoint",
-        "first_byte_at",
-        "guard",
-        "has_keep_alive",
-        "header",
-        "header_at",
-        "is_quiet",
-        "listener",
-        "must_reset",
-        "number",
-        "peer_address",
-        "pending",
-        "phase",
-        "plane",
-        "route",
-        "routed_at",
-        "slot",
-        "state",
-        "tls",
-        "tls_at",
-        "up",
-    )
+        "accepted_at", "active_at", "admitted_by", "connected_at", "counted_in", "cut_at",
+        "cut_reason", "down", "end_reason", "endpoint", "first_byte_at", "guard", "has_keep_alive",
+        "header", "header_at", "is_quiet", "listener", "must_reset", "number", "peer_address",
+        "pending", "phase", "plane", "route", "routed_at", "slot", "state", "tls", "tls_at", "up",
+    )  # fmt: skip
 
     def __init__(
         self, plane: DataPlane, listener: Listener, sock: _socket.socket, fd: int, peer: Address
@@ -190,7 +164,8 @@ class Connection:
                 return
         if route.is_removed:  # by a reload while its first bytes were awaited
             self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
-        if route.terminator is not None and self.tls is not None:
+        if route.terminator is not None:
+            assert self.tls is not None  # such a route is found by a ClientHello alone
             self.move(Event.NEEDS_TLS)
             self.phase = shaking = ClientHandshake(self, self.tls, route.tls_handshake_s)
             shaking.begin(route.terminator)
