@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from shared.config.base import ConfigStruct, doc
 from shared.config.scalars import PositiveSeconds, Seconds
+
+PER_ROUTE: Final = (
+    "connect", "initial_data", "tls_handshake", "idle", "half_closed", "lifetime", "drain",
+)  # fmt: skip
+GLOBAL_ONLY: Final = ("shutdown_delay", "watchdog")
 
 
 class Timeouts(ConfigStruct, frozen=True, kw_only=True):
     """Global timeouts; a route may override those that are listed at `timeouts` of its action."""
 
-    plain: ClassVar[tuple[str, ...]] = (
-        "connect",
-        "initial_data",
-        "tls_handshake",
-        "idle",
-        "half_closed",
-        "lifetime",
-        "drain",
-        "shutdown_delay",
-        "watchdog",
-    )
+    plain: ClassVar[tuple[str, ...]] = (*PER_ROUTE, *GLOBAL_ONLY)
     not_yet: ClassVar[frozenset[str]] = frozenset({"request_head", "http_keep_alive", "response"})
     connect: Annotated[
         PositiveSeconds, doc("Dialling the target, all tries together; apart from idle")
@@ -52,18 +47,10 @@ class Timeouts(ConfigStruct, frozen=True, kw_only=True):
 class RouteTimeouts(ConfigStruct, frozen=True, kw_only=True):
     """Over the global `timeouts`, for one route; what is not written stays global."""
 
-    plain: ClassVar[tuple[str, ...]] = (
-        "connect",
-        "initial_data",
-        "tls_handshake",
-        "idle",
-        "half_closed",
-        "lifetime",
-        "drain",
-    )
+    plain: ClassVar[tuple[str, ...]] = PER_ROUTE
     not_yet: ClassVar[frozenset[str]] = Timeouts.not_yet
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("shutdown_delay", "watchdog"), "it is global only: top-level timeouts"
+        GLOBAL_ONLY, "it is global only: top-level timeouts"
     )
     connect: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
     initial_data: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
