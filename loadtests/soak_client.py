@@ -200,13 +200,17 @@ class Client:
             return False
         self._established()
         self._sent += count
-        self.sent += count
-        self.traffic.account.sent += count
+        self._gave(count)
         if self._sent < len(message):
             return self._flush()
         if self._way is Way.CLIENT_EARLY and self.until is None:
             self._end()
         return True
+
+    def _gave(self, size: int) -> None:
+        """Count what was sent."""
+        self.sent += size
+        self.traffic.account.sent += size
 
     def _established(self) -> None:
         if not self.is_established:
@@ -226,7 +230,7 @@ class Client:
             if not data:
                 self._on_end()
                 return
-            if not self._take(data):
+            if not self._came(data):
                 return
             if len(data) < READ_BYTES and not events & ENDED:
                 return
@@ -237,6 +241,10 @@ class Client:
         else:
             self._established()
             self._over("reset")
+
+    def _came(self, data: bytes) -> bool:
+        """Bytes from the socket; False when the connection has ended by them."""
+        return self._take(data)
 
     def _take(self, data: bytes) -> bool:
         """Compare an echo; False when it is wrong."""
@@ -267,6 +275,9 @@ class Client:
         if self._is_ending:
             return
         self._is_ending = True
+        self._shut()
+
+    def _shut(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:

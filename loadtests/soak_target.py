@@ -159,20 +159,29 @@ class Target:
         self._got(len(data))
         if self._total >= 0:
             self._total -= len(data)
-        self._out += data
+        self._say(data)
         return self._flush()
+
+    def _say(self, data: bytes) -> None:
+        """Let it be sent."""
+        self._out += data
+
+    def _gave(self, size: int) -> None:
+        """Count what was sent."""
+        self.traffic.account.target_sent += size
 
     def _flush(self) -> bool:
         out = self._out
-        try:
-            count = self.sock.send(out)
-        except BlockingIOError:
-            return True
-        except OSError:
-            self._close()
-            return False
-        self.traffic.account.target_sent += count
-        del out[:count]
+        while out:
+            try:
+                count = self.sock.send(out)
+            except BlockingIOError:
+                return True
+            except OSError:
+                self._close()
+                return False
+            self._gave(count)
+            del out[:count]
         return self._finish()
 
     def _finish(self) -> bool:
@@ -182,7 +191,11 @@ class Target:
         if self._is_ended:
             self._close()
             return False
-        if self._total == 0 and not self._is_finished:
+        return self._shut() if self._total == 0 else True
+
+    def _shut(self) -> bool:
+        """Send FIN, once; False when the connection is over."""
+        if not self._is_finished:
             self._is_finished = True
             try:
                 self.sock.shutdown(socket.SHUT_WR)

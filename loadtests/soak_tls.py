@@ -10,7 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from loadtests.soak_client import Client, Way
-from loadtests.soak_loop import ENDED, IN, OUT, READ_BYTES
+from loadtests.soak_loop import ENDED, IN, OUT
 from loadtests.soak_target import Target
 from loadtests.soak_wire import ClientKind, Place, Shown
 
@@ -142,46 +142,27 @@ class TlsClient(Client):
                 self._gave(count)
         if self._is_ending and not self._has_fin:
             self._has_fin = True
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # the other side was faster; reading tells how
+            self._shut()
         return True
 
-    def _gave(self, size: int) -> None:
-        self.sent += size
-        self.traffic.account.sent += size
-
-    def _read(self, events: int) -> None:
+    def _came(self, data: bytes) -> bool:
         tls = self._tls
-        while True:
-            try:
-                data = self.sock.recv(READ_BYTES)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._failed(error.errno or 0)
-                return
-            if not data:
-                self._on_wire_end()
-                return
-            if self.place.is_passed:
-                super()._got(len(data))
-            was_shaken = tls.is_shaken
-            try:
-                payload = tls.feed(data)
-            except ssl.SSLError:
-                self._over("tls")
-                return
-            if tls.is_shaken and not was_shaken:
-                self._shaken()
-            if payload:
-                traffic = self.traffic
-                traffic.contexts.keep(self.place.name, tls.object, traffic.loop.now)
-                if not self._take(payload) or self.how:
-                    return
-            if not self._flush() or (len(data) < READ_BYTES and not events & ENDED):
-                return
+        if self.place.is_passed:
+            super()._got(len(data))
+        was_shaken = tls.is_shaken
+        try:
+            payload = tls.feed(data)
+        except ssl.SSLError:
+            self._over("tls")
+            return False
+        if tls.is_shaken and not was_shaken:
+            self._shaken()
+        if payload:
+            traffic = self.traffic
+            traffic.contexts.keep(self.place.name, tls.object, traffic.loop.now)
+            if not self._take(payload) or self.how:
+                return False
+        return self._flush()
 
     def _shaken(self) -> None:
         """Count the handshake, and tell which certificate was shown."""
@@ -207,7 +188,7 @@ class TlsClient(Client):
             self._tls.end()
             self._flush()
 
-    def _on_wire_end(self) -> None:
+    def _on_end(self) -> None:
         """The other side's FIN: before it there has to be a close_notify."""
         if not self._tls.is_ended:
             self._established()
@@ -217,29 +198,23 @@ class TlsClient(Client):
             self._tls.end()
             if not self._flush():
                 return
-        self._on_end()
+        super()._on_end()
 
 
 class TlsTarget(Target):
     """A target that speaks TLS behind the PROXY header."""
 
-    __slots__ = ("_has_fin", "_tls")
+    __slots__ = ("_tls",)
 
     def __init__(self, traffic: Traffic, sock: socket.socket) -> None:
         super().__init__(traffic, sock)
         self._tls = Tls(traffic.contexts.target)
-        self._has_fin = False
+        self._out = self._tls.out  # the same bytes: what is encrypted waits to be sent
 
     @property
     def _is_passed(self) -> bool:
         """Whether all of TLS is payload of proxyctl's relay."""
         return self._client is not None and self._client.place.is_passed
-
-    def ready(self, events: int) -> None:
-        """The socket can be written, or there is something to read."""
-        if events & OUT and self._tls.out and not self._flush():
-            return
-        self._read(events)
 
     def _payload(self, data: bytes) -> bytes | None:
         """The plaintext to send back; None: the connection is over."""
@@ -266,30 +241,14 @@ class TlsTarget(Target):
         if not self._is_passed:
             super()._got(size)
 
-    def _echo(self, data: bytes) -> bool:
-        """Send back what came; False when the connection is over."""
-        self._got(len(data))
-        if self._total >= 0:
-            self._total -= len(data)
+    def _say(self, data: bytes) -> None:
         self._tls.say(data)
         if not self._is_passed:
-            self.traffic.account.target_sent += len(data)
-        return self._flush()
+            super()._gave(len(data))
 
-    def _flush(self) -> bool:
-        out = self._tls.out
-        while out:
-            try:
-                count = self.sock.send(out)
-            except BlockingIOError:
-                return True
-            except OSError:
-                self._close()
-                return False
-            if self._is_passed:
-                self.traffic.account.target_sent += count
-            del out[:count]
-        return self._finish()
+    def _gave(self, size: int) -> None:
+        if self._is_passed:
+            super()._gave(size)
 
     def _close(self) -> None:
         if self._tally is not None and not self._is_passed and not self._tls.is_shaken:
@@ -299,7 +258,7 @@ class TlsTarget(Target):
     def _finish(self) -> bool:
         """End what can be ended; False when the connection is over."""
         tls = self._tls
-        if tls.out:
+        if self._out:
             return True
         # Through a relay the client's FIN may come some packets behind its close_notify, and who is
         # answered before it looks as if it had ended second.
@@ -311,11 +270,4 @@ class TlsTarget(Target):
         if self._is_ended:
             self._close()
             return False
-        if is_due and not self._has_fin:
-            self._has_fin = True
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._close()
-                return False
-        return True
+        return self._shut() if is_due else True
