@@ -43,34 +43,26 @@ class Scenes:
         self.ending, self.anew, self.broken, self.hasty = (plane.listen() for _ in range(4))
         terminate = TlsPlan(certificates=(0,))
         upstream = UpstreamTlsPlan(ca=0, server_name=NAME)
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.load_cert_chain(files.cert, files.key)
+        begun_anew = (
+            ("anew", self.anew, self.serving(self._echo)),
+            ("broken", self.broken, self.target),
+            ("hasty", self.hasty, self.serving(self._break_off)),
+        )
         plane.commit(
             route("end", self.ending, self.target, tls=True, terminate=terminate),
-            route(
-                "anew",
-                self.anew,
-                self.tls_target(files.cert, files.key),
-                tls=True,
-                terminate=terminate,
-                upstream_tls=upstream,
-                order=1,
-            ),
-            route(
-                "broken",
-                self.broken,
-                self.target,
-                tls=True,
-                terminate=terminate,
-                upstream_tls=upstream,
-                order=2,
-            ),
-            route(
-                "hasty",
-                self.hasty,
-                self.hasty_target(files.cert, files.key),
-                tls=True,
-                terminate=terminate,
-                upstream_tls=upstream,
-                order=3,
+            *(
+                route(
+                    name,
+                    listener,
+                    target,
+                    tls=True,
+                    terminate=terminate,
+                    upstream_tls=upstream,
+                    order=order,
+                )
+                for order, (name, listener, target) in enumerate(begun_anew, 1)
             ),
             certificates=[certificate_plan(files, [NAME])],
             authorities=[authority_plan(authority)],
@@ -78,35 +70,8 @@ class Scenes:
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.client.load_verify_locations(authority.cert)
 
-    def tls_target(self, cert: Path, key: Path) -> Target:
-        """A target that speaks TLS and echoes, in a thread that ends with its socket."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)
-        target = self.plane.target()
-
-        def echo(sock: socket.socket) -> None:
-            try:
-                with context.wrap_socket(sock, server_side=True) as server:
-                    while data := server.recv(65536):
-                        server.sendall(data)
-            except OSError:
-                pass
-
-        def serve() -> None:
-            while True:
-                try:
-                    sock, _ = target.sock.accept()
-                except OSError:
-                    return
-                threading.Thread(target=echo, args=(sock,), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        return target
-
-    def hasty_target(self, cert: Path, key: Path) -> Target:
-        """A target that speaks before the handshake is done, and resets at once."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)
+    def serving(self, talk: Callable[[socket.socket], None]) -> Target:
+        """A target whose connections each have a thread that ends with its socket."""
         target = self.plane.target()
 
         def serve() -> None:
@@ -115,18 +80,31 @@ class Scenes:
                     sock, _ = target.sock.accept()
                 except OSError:
                     return
-                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-                server = context.wrap_bio(incoming, outgoing, server_side=True)
-                incoming.write(sock.recv(65536))
-                try:
-                    server.do_handshake()
-                except ssl.SSLWantReadError:
-                    pass
-                sock.sendall(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
-                reset(sock)
+                threading.Thread(target=talk, args=(sock,), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         return target
+
+    def _echo(self, sock: socket.socket) -> None:
+        """Speak TLS, and send back what comes."""
+        try:
+            with self.server.wrap_socket(sock, server_side=True) as server:
+                while data := server.recv(65536):
+                    server.sendall(data)
+        except OSError:
+            pass
+
+    def _break_off(self, sock: socket.socket) -> None:
+        """Speak before the handshake is done, and reset at once."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = self.server.wrap_bio(incoming, outgoing, server_side=True)
+        incoming.write(sock.recv(65536))
+        try:
+            server.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        sock.sendall(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        reset(sock)
 
     def _shaken(self, listener: ListenerPlan) -> ssl.SSLSocket:
         sock = self.plane.connect(listener)

@@ -15,17 +15,10 @@ from tests.helpers.tls_config import (
     check,
     config,
     error,
-    make_certs,
     pointed_at,
     tls,
     warning,
 )
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the files that the configs name."""
-    return make_certs(tmp_path_factory.mktemp("certs"))
 
 
 def test_defaults(certs: Path) -> None:
