@@ -183,6 +183,16 @@ class TlsClient:
             parts += data
         return bytes(parts)
 
+    def wait_fin(self) -> None:
+        """Read on until the socket itself has ended; ``ended`` is then "fin" or "reset".
+
+        Behind a close_notify that came all the way from a target, only its FIN says that whoever
+        is between has seen the target end before this client does.
+        """
+        self.ended = ""
+        while not self.ended:
+            self.feed()
+
     def echoes(self, data: bytes = b"still there") -> bool:
         """Whether the other end sends back what it gets."""
         try:

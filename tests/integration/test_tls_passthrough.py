@@ -236,6 +236,8 @@ def test_real_tls_passes(names: Names, family: str) -> None:
         sender.join()
         client.finish()
         assert (client.read_to_end(), client.ended) == (b"", "close_notify")
+        client.wait_fin()
+        assert client.ended == "fin"
     line = names.line_of(client.way)
     assert (line["route"], line["end"]) == ("real", "target_closed")  # a FIN; the rest is theirs
     assert line["t_tls"] is None
