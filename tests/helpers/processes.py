@@ -37,6 +37,11 @@ def config_of(routes: dict[str, tuple[int, str]], **more: object) -> Config:
     }
 
 
+def whole_lines(text: str) -> list[str]:
+    """The lines of a log that is written to meanwhile, without one that has only begun."""
+    return text.rpartition("\n")[0].splitlines()
+
+
 class Proxyctl:
     """One run of `proxyctl start`. Its output is in files, so that a full pipe holds nothing up."""
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.certificates import Authority, Files
 from tests.helpers.chain import Hop, hop_config, read_to_end
-from tests.helpers.processes import Config
+from tests.helpers.processes import Config, whole_lines
 from tests.helpers.sockets import TIMEOUT_S
 from tests.helpers.tls_clients import Way
 from tests.helpers.waiting import wait_until
@@ -103,7 +103,7 @@ class Site(Hop):
         """The line of the operational log that has all of these words, once it is there."""
 
         def look() -> str:
-            lines = self.log().splitlines()
+            lines = whole_lines(self.log())
             return next((line for line in lines if all(word in line for word in words)), "")
 
         return wait_until(look, f"a log line with {words}")
@@ -138,8 +138,7 @@ class Site(Hop):
     def _find(self, way: Way) -> dict[str, Any]:
         if not self.access_path.exists():
             return {}
-        whole, _, _ = self.access_path.read_text().rpartition("\n")  # the last is being written
-        for text in whole.splitlines():
+        for text in whole_lines(self.access_path.read_text()):
             if f'"{way.own}"' not in text:
                 continue
             line: dict[str, Any] = json.loads(text)

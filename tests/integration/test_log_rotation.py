@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tests.conftest import StartProxyctl
 from tests.helpers.access_lines import read_lines
-from tests.helpers.processes import Proxyctl, config_of
+from tests.helpers.processes import Proxyctl, config_of, whole_lines
 from tests.helpers.sockets import EchoServer, echoes, free_port
 from tests.helpers.waiting import wait_until
 
 
 def log_lines(path: Path) -> list[dict[str, object]]:
     """The operational log as objects."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in whole_lines(path.read_text())] if path.exists() else []
 
 
 def results(path: Path) -> list[object]:

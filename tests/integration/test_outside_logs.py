@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartProxyctl
-from tests.helpers.processes import Proxyctl, config_of
+from tests.helpers.processes import Proxyctl, config_of, whole_lines
 from tests.helpers.sockets import EchoServer, connect, free_port
 from tests.helpers.waiting import wait_until
 
@@ -17,7 +17,7 @@ HEADER = b"PROXY TCP6 2001:db8:bad::1 2001:db8::9 5555 443\r\n"
 
 def refusals(running: Proxyctl) -> list[dict[str, Any]]:
     """The lines about connections that were refused."""
-    lines = [json.loads(line) for line in running.log().splitlines()]
+    lines = [json.loads(line) for line in whole_lines(running.log())]
     return [line for line in lines if line["event"].startswith("connection refused")]
 
 
