@@ -148,8 +148,10 @@ def test_fork_server_killed_in_the_middle_of_a_spawn(
         os.kill(fork_server, signal.SIGKILL)
         running.wait_for_workers(are_ready(2), "there are two again")
     assert not dialler.failures
-    kinds = [one["kind"] for one in running.status()["restarts"]]
-    assert sorted(kinds) == ["fork", "killed"]
+    wait_until(
+        lambda: sorted(one["kind"] for one in running.status()["restarts"]) == ["fork", "killed"],
+        "each end is noted",
+    )
     assert "fork server ended" in running.log()
 
 

@@ -160,11 +160,18 @@ def test_both_families(ends: Ends, family: str) -> None:
     assert 0 < line["t_tls"] < line["t_total"]
 
 
+def handshakes(ends: Ends, kind: str, *results: str) -> list[float]:
+    """How many of a port had each of these results, once the workers have told of all so far."""
+    ends.settle()
+    name = ends.listener(kind)
+    return [ends.metric("tls_handshakes_total", listener=name, result=each) for each in results]
+
+
 def refused(ends: Ends, kind: str, context: ssl.SSLContext) -> str:
     """A client that gets no service: how its connection ended. No target hears of it."""
     accepted = ends.target.accepted
     name = ends.listener(kind)
-    before = ends.metric("tls_handshakes_total", listener=name, result="failed")
+    (before,) = handshakes(ends, kind, "failed")
     with TlsClient(ends.port[kind], context, shakes=False) as client:
         assert not client.talks()
     end = ends.end_of(client.way)
@@ -237,10 +244,7 @@ def test_client_certificates(
 def test_handshakes_are_counted(ends: Ends) -> None:
     """New ones and resumed ones, by listener."""
     name = ends.listener("alpn")
-    counts = [
-        ends.metric("tls_handshakes_total", listener=name, result=result)
-        for result in ("new", "resumed")
-    ]
+    new, resumed = handshakes(ends, "alpn", "new", "resumed")
     context = trusting(ends.root)
     with TlsClient(ends.port["alpn"], context) as client:
         assert client.echoes()
@@ -248,8 +252,8 @@ def test_handshakes_are_counted(ends: Ends) -> None:
     with TlsClient(ends.port["alpn"], context, session=session) as client:
         assert client.tls.session_reused
         assert client.echoes()
-    ends.wait_metric(counts[0] + 1, "tls_handshakes_total", listener=name, result="new")
-    ends.wait_metric(counts[1] + 1, "tls_handshakes_total", listener=name, result="resumed")
+    ends.wait_metric(new + 1, "tls_handshakes_total", listener=name, result="new")
+    ends.wait_metric(resumed + 1, "tls_handshakes_total", listener=name, result="resumed")
 
 
 @pytest.mark.parametrize("size", [None, 1], ids=["first-flight", "half-a-second-flight"])
@@ -257,7 +261,7 @@ def test_a_handshake_that_never_ends(ends: Ends, size: int | None) -> None:
     """It is cut at `tls_handshake`, as tls_timeout, and no target was dialled for it."""
     accepted = ends.target.accepted
     name = ends.listener("hasty")
-    before = ends.metric("tls_handshakes_total", listener=name, result="timeout")
+    (before,) = handshakes(ends, "hasty", "timeout")
     context = trusting(ends.root, version=TLS12)
     with TlsClient(ends.port["hasty"], context, shakes=False) as client:
         client.sock.sendall(client.flight())
