@@ -11,7 +11,14 @@ from loadtests.delay_line import LineCounts
 from loadtests.processes import LoadTestError
 from loadtests.soak_crowd import MOST_KEPT, Crowd
 from loadtests.soak_deeds import Deeds
-from loadtests.soak_judge import by_worker, judge_guests, judge_shown, judge_spread, judge_stop
+from loadtests.soak_judge import (
+    by_worker,
+    cut_guests,
+    judge_guests,
+    judge_shown,
+    judge_spread,
+    judge_stop,
+)
 from loadtests.soak_log import LogReader, LogSums, judge_log
 from loadtests.soak_memory import Trend, judge_descriptors
 from loadtests.soak_proxy import Figures, Proxy
@@ -180,7 +187,8 @@ class Books:
             data = self._watch.sample()
             killed = self.killed(data["totals"])
             sums = self._log.read()
-            rest.wrong = judge_books(rest.account, data, killed)
+            cut = cut_guests(self._crowd.guests, killed.at.values())
+            rest.wrong = judge_books(rest.account, data, killed, cut)
             rest.wrong += judge_log(sums, rest.account, killed, self._excuses(killed).held)
             counted = data["totals"]["access_lines"]
             if not killed.at and counted != sums.lines:

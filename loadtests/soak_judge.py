@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -35,6 +36,18 @@ class Served(Struct, kw_only=True):
 _Since = TypeVar("_Since", Listed, Served)
 
 
+def cut_guests(guests: Iterable[Guest], kills: Iterable[float]) -> Counter[str]:
+    """By route, those who look blocked and may have been held by a worker that was killed."""
+    instants = list(kills)
+    return Counter(
+        guest.route for guest in guests if guest.how == "blocked" and _meets_a_kill(guest, instants)
+    )
+
+
+def _meets_a_kill(guest: Guest, kills: Sequence[float]) -> bool:
+    return any(guest.begun_at - CLOCK_S <= at <= guest.ended_at + CLOCK_S for at in kills)
+
+
 def judge_guests(
     guests: Iterable[Guest],
     lists: Sequence[Listed],
@@ -47,14 +60,13 @@ def judge_guests(
     (``stops``, from and until) and has not heard of a reload. One that no target saw looks blocked
     as well when its worker was killed (``kills``).
     """
-    ends = [at - CLOCK_S for at in kills]
+    instants = list(kills)
     windows = list(stops)
     wrong = []
     for guest in guests:
         since = _since(guest, windows)
         due = {guest.host in one.hosts for one in _in_force(lists, since, guest.ended_at)}
-        is_over = any(guest.begun_at - 2 * CLOCK_S <= at <= guest.ended_at for at in ends)
-        if guest.how == "blocked" and is_over:
+        if guest.how == "blocked" and _meets_a_kill(guest, instants):
             continue
         if (guest.how == "blocked") not in due:
             wrong.append(f"guest {guest.host} was {guest.how} from {guest.begun_at:.3f} on")

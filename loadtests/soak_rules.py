@@ -112,6 +112,7 @@ class Refusals:
             self._traffic.tell(
                 Guest(
                     host=client.source,
+                    route=client.place.route,
                     begun_at=client.begun_at,
                     ended_at=client.ended_at,
                     how=how,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from loadtests.soak_client import Client, Way
 from loadtests.soak_loop import ENDED, IN, OUT
 from loadtests.soak_target import Target
-from loadtests.soak_wire import ClientKind, Place, Shown
+from loadtests.soak_wire import ClientKind, Place, Shown, parse_id
 
 if TYPE_CHECKING:
     from loadtests.soak_traffic import Traffic
@@ -251,8 +251,12 @@ class TlsTarget(Target):
             super()._gave(size)
 
     def _close(self) -> None:
-        if self._tally is not None and not self._is_passed and not self._tls.is_shaken:
-            self.traffic.account.unshaken += 1
+        client = self._client
+        if client is not None and not client.place.is_passed and not self._tls.is_shaken:
+            known = parse_id(client.unique_id)
+            incarnation = -1 if known is None else known[0]
+            unshaken = self.traffic.account.unshaken
+            unshaken[incarnation] = unshaken.get(incarnation, 0) + 1
         super()._close()
 
     def _finish(self) -> bool:

@@ -175,8 +175,14 @@ class Range(Struct, frozen=True):
         return [f"{self.what}: {self.found}, not {due} ({self.found - self.most:+d})"]
 
 
-def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> list[str]:
-    """Compare the traffic's account with the counters; exact where no worker was killed."""
+def judge_books(
+    account: Account, status: Mapping[str, Any], killed: Killed, cut: Mapping[str, int]
+) -> list[str]:
+    """Compare the traffic's account with the counters; exact where no worker was killed.
+
+    ``cut``: by route, guests who count as blocked and may have been held by the killed: what such
+    a worker had routed and not dialled stays in the route's total.
+    """
     totals = status["totals"]
     routes: Mapping[str, Any] = totals["routes"]
     refused = {
@@ -186,8 +192,9 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
     established = sum(account.established.values()) + refused["blocked"]
     accepted, active = totals["accepted"], status["connections"]
     slack = len(killed.at)
-    # With TLS of its own to the target a worker has dialled once that is there.
-    least_dialled = account.headers - slack - (account.unshaken if slack else 0)
+    # With TLS of its own to the target a worker has dialled once that is there, behind the header.
+    unshaken = sum(account.unshaken.get(incarnation, 0) for incarnation in killed.at)
+    least_dialled = account.headers - slack - unshaken
     sure = sure_of(account, killed)
     carried = sum(tally.until(None)[CONNECTIONS] for tally in account.incarnations.values())
     doubt = carried - sure[CONNECTIONS] + (killed.undialled + slack if slack else 0)
@@ -202,10 +209,7 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
         *(Range(end, ends.get(end, 0), count - doubt, count) for end, count in refused.items()),
         *(
             Range(
-                f"total of {name}",
-                routes[name]["total"],
-                count - doubt,
-                count + _guests_on(name, slack),
+                f"total of {name}", routes[name]["total"], count - doubt, count + cut.get(name, 0)
             )
             for name, count in sorted(account.established.items())
             if name in routes
@@ -237,14 +241,6 @@ def judge_books(account: Account, status: Mapping[str, Any], killed: Killed) -> 
             f" {account.strangers} of unknown clients"
         )
     return wrong
-
-
-def _guests_on(route: str, killed: int) -> int:
-    """Connections of a route that may have been taken for refused ones.
-
-    A guest that a killed worker had routed and not dialled looks like one that was blocked.
-    """
-    return killed if route.startswith("short-") else 0
 
 
 def _bytes(what: str, targets: list[Any], key: str, least: int, most: int) -> Range:

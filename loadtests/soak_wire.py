@@ -137,7 +137,8 @@ class Account(Struct):
     ids: dict[int, bytes] = field(default_factory=dict)  # by incarnation: numbers, as in Numbers
     open_ids: list[str] = field(default_factory=list)  # of the long ones that go on
     oldest_s: float = 0.0  # the longest time that one of them has been open
-    unshaken: int = 0  # of these headers, TLS of proxyctl's own behind them never came about
+    # Of these headers, TLS of proxyctl's own behind them never came about; by incarnation.
+    unshaken: dict[int, int] = field(default_factory=dict)
     handshakes: int = 0  # of TLS, by the clients
     resumed: int = 0
     not_resumed: int = 0  # handshakes that were full although a session was offered
@@ -154,7 +155,6 @@ class Account(Struct):
         self.strangers += other.strangers
         self.wrong_headers += other.wrong_headers
         self.slow += other.slow
-        self.unshaken += other.unshaken
         self.handshakes += other.handshakes
         self.resumed += other.resumed
         self.not_resumed += other.not_resumed
@@ -172,6 +172,8 @@ class Account(Struct):
         ):
             for key, count in others.items():
                 mine[key] = mine.get(key, 0) + count
+        for incarnation, count in other.unshaken.items():
+            self.unshaken[incarnation] = self.unshaken.get(incarnation, 0) + count
         for incarnation, tally in other.incarnations.items():
             self.incarnations.setdefault(incarnation, Tally()).merge(tally)
         for incarnation, bits in other.ids.items():
@@ -307,6 +309,7 @@ class Guest(Answer, tag="guest"):
     """What became of a connection from an address that may be blocked: ok or blocked."""
 
     host: str
+    route: str
     begun_at: float
     ended_at: float
     how: str

@@ -12,6 +12,7 @@ from loadtests.soak_judge import (
     Listed,
     Served,
     by_worker,
+    cut_guests,
     judge_guests,
     judge_shown,
     judge_spread,
@@ -44,7 +45,7 @@ def numbers(*found: int) -> bytes:
 
 def guest(how: str, begun_at: float, ended_at: float) -> Guest:
     """One that came and went."""
-    return Guest(host="1.2.3.4", begun_at=begun_at, ended_at=ended_at, how=how)
+    return Guest(host="1.2.3.4", route="short-0", begun_at=begun_at, ended_at=ended_at, how=how)
 
 
 LISTS = [
@@ -119,6 +120,14 @@ def test_guests_of_a_killed_worker() -> None:
     assert judge_guests([guest("blocked", 1.0, 2.0)], LISTS, [], killed) == []
     assert judge_guests([guest("blocked", 3.0, 4.0)], LISTS, [], killed)
     assert judge_guests([guest("ok", 12.0, 13.0)], LISTS, [], [12.5])
+
+
+def test_guests_that_a_kill_may_have_cut() -> None:
+    """Those who look blocked and were there when a worker was killed, by route."""
+    seen = [guest("blocked", 1.0, 2.0), guest("ok", 1.0, 2.0), guest("blocked", 3.0, 4.0)]
+    assert cut_guests(seen, [1.5]) == {"short-0": 1}
+    assert cut_guests(seen, [1.5, 3.9, 3.95]) == {"short-0": 2}
+    assert cut_guests(seen, []) == {}
 
 
 def test_long_connections_are_spread() -> None:
