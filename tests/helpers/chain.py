@@ -254,7 +254,8 @@ def read_to_end(client: socket.socket) -> bytes:
 
 def send_slowly(client: socket.socket, data: bytes) -> None:
     """Send byte by byte, each in a segment of its own."""
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if client.family != socket.AF_UNIX:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     pause = threading.Event()
     for byte in data:
         client.sendall(bytes([byte]))

@@ -64,7 +64,7 @@ class TlsClient:
 
     def __init__(
         self,
-        port: int,
+        port: int | str,
         context: ssl.SSLContext,
         name: str | None = "a.example",
         *,
@@ -73,9 +73,11 @@ class TlsClient:
         before: bytes = b"",
         shakes: bool = True,
     ) -> None:
-        """``before`` is sent ahead of TLS. The handshake is done unless ``shakes`` is false."""
-        self.sock = socket.create_connection((HOSTS[family], port), TIMEOUT_S)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """``before`` is sent ahead of TLS. The handshake is done unless ``shakes`` is false.
+
+        ``port`` may be the path of a Unix socket.
+        """
+        self.sock = _dial(port, family)
         self.way = way_of(self.sock)
         self.ended = ""
         self.is_shaken = False
@@ -281,23 +283,39 @@ class Way(NamedTuple):
 
 
 def way_of(sock: socket.socket) -> Way:
-    """The ends of a connected socket."""
+    """The ends of a connected socket. All clients of a Unix socket look alike but for the time."""
     since = datetime.now(UTC) - timedelta(seconds=1)  # it may have ended by now
     text = since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Way(_text(sock.getsockname()), _text(sock.getpeername()), text)
 
 
-def _text(address: tuple[str, int]) -> str:
+def _text(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}" if address else ""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager
-def plain(port: int, family: str = "v4") -> Iterator[socket.socket]:
-    """A connection without TLS."""
-    with socket.create_connection((HOSTS[family], port), TIMEOUT_S) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def plain(port: int | str, family: str = "v4") -> Iterator[socket.socket]:
+    """A connection without TLS. ``port`` may be the path of a Unix socket."""
+    with _dial(port, family) as sock:
         yield sock
+
+
+def _dial(port: int | str, family: str) -> socket.socket:
+    if isinstance(port, int):
+        sock = socket.create_connection((HOSTS[family], port), TIMEOUT_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(port)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:

@@ -37,17 +37,17 @@ def client_auth(mode: str, root: Authority) -> Config:
 
 def route(
     name: str,
-    ports: int | list[int],
+    ports: int | str | list[int],
     target: str,
     *,
     match: Config | None = None,
     security: Config | None = None,
     **action: object,
 ) -> Config:
-    """One route. ``match``: beside the ports."""
+    """One route. ``match``: beside the ports, which may be one of "unix:/path"."""
     made: Config = {
         "name": name,
-        "match": {"ports": [ports] if isinstance(ports, int) else ports, **(match or {})},
+        "match": {"ports": [ports] if isinstance(ports, int | str) else ports, **(match or {})},
         "action": {"type": "forward", "targets": [target], **action},
     }
     if security is not None:
@@ -139,9 +139,9 @@ class Site(Hop):
         if not self.access_path.exists():
             return {}
         for text in whole_lines(self.access_path.read_text()):
-            if f'"{way.own}"' not in text:
+            if f'"{way.own or way.peer}"' not in text:
                 continue
             line: dict[str, Any] = json.loads(text)
-            if (line["peer"], line["listener"]) == way[:2] and line["time"] >= way.since:
+            if (line["peer"] or "", line["listener"]) == way[:2] and line["time"] >= way.since:
                 return line
         return {}
