@@ -101,6 +101,13 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def leave(client: socket.socket, server: socket.socket) -> None:
+    """The client ends, and the target once it has seen that."""
+    client.close()
+    assert read_to_end(server) == b""
+    server.close()
+
+
 def in_turn(*steps: Callable[[], object]) -> Callable[[], None]:
     """One function that takes these steps, one after the other."""
 

@@ -169,6 +169,17 @@ class Matrix(Topology):
                 read_to_end(client)
         self.wait_empty()
 
+    def check_books(self, ways: list[Cell]) -> None:
+        """After two more connections the counters of two hops are whole, and agree."""
+        self.check(ways[0])
+        self.check(ways[-1])
+        self.settle()
+        middle, front = (hop.settle() for hop in self.hops)
+        assert middle["accepted"] >= 2
+        assert front["dialled"] == front["accepted"] == sum(front["ends"].values())
+        assert middle["dialled"] == middle["accepted"] == sum(middle["ends"].values())
+        assert set(middle["ends"]) <= {"client_closed", "target_closed", "client_reset"}
+
 
 @contextmanager
 def matrix(directory: Path, ways: list[Cell]) -> Iterator[Matrix]:

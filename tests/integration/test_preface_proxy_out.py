@@ -16,7 +16,7 @@ from shared.proxy_protocol import (
     parse,
 )
 from tests.data_plane_harness import Plane, route, running
-from tests.data_plane_sockets import Target, is_silent, read_exactly, read_to_end
+from tests.data_plane_sockets import Target, is_silent, leave, read_exactly, read_to_end
 from tests.helpers.waiting import wait_until
 from worker.proxy_out import packed
 
@@ -42,9 +42,7 @@ def expected(version: str, client: socket.socket) -> bytes:
 
 def finish(plane: Plane, client: socket.socket, server: socket.socket) -> None:
     """End it from the client's side."""
-    client.close()
-    assert read_to_end(server) == b""
-    server.close()
+    leave(client, server)
     plane.wait_ends({"client_closed": 1})
 
 
@@ -171,9 +169,7 @@ def test_two_planes_in_a_chain(version: str) -> None:
         assert read_exactly(server, len(header)) == header
         server.sendall(b"220 ready")
         assert read_exactly(client, 9) == b"220 ready"
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 2})
 
 
@@ -285,8 +281,6 @@ def test_unique_ids_count_on() -> None:
             client = plane.connect(listener)
             server = target.accept()
             ids.append(dict(read_header(server).tlvs)[int(TlvType.UNIQUE_ID)])
-            client.close()
-            assert read_to_end(server) == b""
-            server.close()
+            leave(client, server)
         assert ids == [b"3-7-1", b"3-7-2", b"3-7-3"]
         wait_until(lambda: plane.plane.connections == 0, "the end")

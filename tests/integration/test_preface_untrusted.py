@@ -16,6 +16,7 @@ from tests.data_plane_sockets import (
     Target,
     in_turn,
     is_silent,
+    leave,
     read_exactly,
     read_to_end,
     read_to_reset,
@@ -97,9 +98,7 @@ def test_held_bytes_pass_after_a_while() -> None:
         assert time.monotonic() - begun >= HOLD_S
         client.sendall(b"BLEM")
         assert read_exactly(server, 4) == b"BLEM"
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
         assert plane.counts().received == 7
 
@@ -131,9 +130,7 @@ def test_other_bytes_pass_unchanged() -> None:
                 plane.call(lambda: None)
             whole = b"".join(pieces)
             assert read_exactly(server, len(whole)) == whole
-            client.close()
-            assert read_to_end(server) == b""
-            server.close()
+            leave(client, server)
         plane.wait_ends({"client_closed": 3})
 
 
@@ -174,9 +171,7 @@ def test_server_first_while_the_guard_waits() -> None:
         assert read_exactly(client, 9) == b"220 ready"
         client.sendall(b"QUIT")
         assert read_exactly(server, 4) == b"QUIT"
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
 
 
@@ -189,9 +184,7 @@ def test_ignore_passes_it_on_as_payload(header: bytes) -> None:
         client.sendall(header)
         server = target.accept()
         assert read_exactly(server, len(header)) == header
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
 
 
@@ -214,9 +207,7 @@ def test_nobody_trusted_means_no_header_is_looked_for(header: bytes) -> None:
         client.sendall(header)
         server = target.accept()
         assert read_exactly(server, len(header)) == header
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
 
 
@@ -252,9 +243,7 @@ def test_held_bytes_that_chose_a_route_pass_after_a_while() -> None:
         assert read_exactly(server, 3) == b"PRO"
         client.sendall(b"FIT")
         assert read_exactly(server, 3) == b"FIT"
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
         assert plane.counts().received == 6
 
@@ -271,7 +260,5 @@ def test_held_bytes_do_not_outrun_a_slow_target() -> None:
         assert read_exactly(server, 2) == b"PR"
         client.sendall(b"EFIX" * 20_000)
         assert read_exactly(server, 80_000) == b"EFIX" * 20_000
-        client.close()
-        assert read_to_end(server) == b""
-        server.close()
+        leave(client, server)
         plane.wait_ends({"client_closed": 1})
