@@ -7,56 +7,47 @@ what waits is never encrypted twice, and its order is that in which it was encry
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from shared.ends import End
 from shared.errors import TlsError
 from worker.accounting import CELL_DIALLED
-from worker.endings import side_ended, side_lost
-from worker.reactor import ENDED
-from worker.relay import BUFFER, DONTWAIT, READS_A_TURN, SIZE, VIEW, Side
+from worker.connection_state import State
+from worker.endings import CLOSING, side_ended, side_lost
+from worker.reactor import ENDED, FIN
+from worker.relay import BUFFER, DONTWAIT, LAST, READS_A_TURN, SIZE, VIEW, Side
 from worker.socket_options import reset_on_close
 from worker.tls_engine import OUTGOING, PLAIN, Tls
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.connection import Connection
 
+HALF_CLOSED: Final = State.HALF_CLOSED
 MOST_ANSWERS_BYTES: Final = 2 * SIZE  # that wait for a peer who does not read
 
 
 class CodedSide(Side):
     """One socket of such a connection. ``tls`` None: this one carries plain bytes."""
 
-    __slots__ = ("has_said_goodbye", "tls")
+    __slots__ = ()
     peer: CodedSide | None  # both are, or none is
 
-    def __init__(
-        self, conn: Connection, sock: _socket.socket, fd: int, wants_out: bool, tls: Tls | None
-    ) -> None:
-        super().__init__(conn, sock, fd, wants_out)
-        self.tls = tls
-        self.has_said_goodbye = False
-
     @classmethod
-    def in_place_of(cls, side: Side, tls: Tls | None) -> CodedSide:
-        """Take over a client's socket before the relay has begun."""
-        conn = side.conn
-        made = cls(conn, side.sock, side.fd, side.wants_out, tls)
-        made.has_ended = side.has_ended
-        made.received = side.received  # a guard may hold some
-        conn.down = made
-        conn.plane.reactor.table[side.fd] = made
-        del side.conn
-        return made
+    def of(cls, side: Side, tls: Tls | None) -> CodedSide:
+        """Make one of a side whose relay has not begun."""
+        side.__class__ = cls  # a third object for a connection would cost it 2 us
+        side.tls = tls
+        return cast(CodedSide, side)
 
     # -- payload in ------------------------------------------------------------------------
 
     def ready(self, events: int) -> None:
         """The hot path, as `Side.ready`: read once, send once. Every message comes this way."""
         if not self.is_fast or events & ENDED:
-            self._ready_slowly(events)
+            if self.is_fast and events & ENDED == FIN and self.tls is None:
+                self._ready_last()
+            else:
+                self._ready_slowly(events)
             return
         try:
             count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
@@ -105,13 +96,39 @@ class CodedSide(Side):
         elif count == SIZE:
             self.pump()
 
+    def _ready_last(self) -> None:
+        """As `ready`, where FIN was seen with the plain bytes: what they become, the close_notify
+
+        and our FIN leave in one packet.
+        """
+        peer = self.peer
+        assert peer is not None
+        try:
+            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            side_lost(self.conn, self)
+            return
+        if count == 0:
+            self.end()
+            return
+        self.count(count)
+        if count == SIZE:
+            if peer.put(VIEW):
+                self.pump()
+            return
+        # All before a FIN has been read with a short read.
+        if peer.put(VIEW[:count], is_last=True) or (peer.outbox and self.peer is not None):
+            self.end()
+
     def pump(self, events: int = ENDED) -> None:
         """As `Side.pump`, without splice."""
         peer = self.peer
         if peer is None or self.has_ended or peer.outbox or peer.is_reset:
             return
         conn = self.conn
-        if conn.is_closing:
+        if conn.state is CLOSING:
             return
         if conn.guard is not None and self is conn.down:
             conn.guard_read(conn.guard)
@@ -138,6 +155,9 @@ class CodedSide(Side):
                 except TlsError as error:
                     self._refuse(error)
                     return
+                if not size and self.tls.has_ended and not OUTGOING.pending:
+                    self.end()
+                    return
                 is_passed = self._deliver(size, peer)
             if not is_passed or (count < SIZE and not events & ENDED):
                 return
@@ -160,7 +180,7 @@ class CodedSide(Side):
                 self._refuse(TlsError("it asks for key updates and does not read them"))
                 return False
             self.send(answer)
-        if self.peer is None or self.conn.is_closing:
+        if self.peer is None or self.conn.state is CLOSING:
             return False
         if tls.has_ended:
             self.end()
@@ -181,29 +201,36 @@ class CodedSide(Side):
 
     # -- payload out -----------------------------------------------------------------------
 
-    def put(self, payload: memoryview | bytes) -> bool:
-        """Send payload; False where not all of it is on its way, or the connection is over."""
+    def put(self, payload: memoryview | bytes, *, is_last: bool = False) -> bool:
+        """Send payload; False where not all of it is on its way, or the connection is over.
+
+        ``is_last``: our end follows at once, and close_notify goes with the payload.
+        """
         tls = self.tls
+        flags = LAST if is_last else DONTWAIT
         if tls is None:
-            return self.send(payload)
+            return self.send(payload, flags)
         try:
             data = tls.encrypt(payload)
         except TlsError as error:
             self._refuse(error)
             return False
-        return self.send(data)
+        if is_last and not self.has_said_goodbye:
+            self.has_said_goodbye = True
+            data += tls.close()
+        return self.send(data, flags)
 
     def wire(self, payload: bytes) -> bytes:
         """As `Side.wire`."""
         return payload if self.tls is None else self.tls.encrypt(payload)
 
-    def send(self, data: memoryview | bytes) -> bool:
+    def send(self, data: memoryview | bytes, flags: int = DONTWAIT) -> bool:
         """Send these bytes as they are, behind what waits; as `put`."""
         if self.outbox:
             self.outbox += data
             return False
         try:
-            sent = self.sock.send(data, DONTWAIT)
+            sent = self.sock.send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -236,21 +263,27 @@ class CodedSide(Side):
         if peer is not None and peer.has_ended:
             for side in (peer, self):
                 side.say_goodbye()
-                if self.peer is None or self.conn.is_closing:
+                if self.peer is None or self.conn.state is CLOSING:
                     return
         side_ended(self.conn, self)
 
     def shut(self) -> None:
         """Send close_notify, then FIN."""
-        if not self.is_shut and self.say_goodbye():
+        if not self.is_shut and self.say_goodbye(LAST):
             super().shut()
 
-    def say_goodbye(self) -> bool:
+    def say_goodbye(self, flags: int = DONTWAIT) -> bool:
         """Send our close_notify, once, behind what waits; False where it waits too."""
         if self.tls is not None and not self.has_said_goodbye:
             self.has_said_goodbye = True
-            self.send(self.tls.close())
+            self.send(self.tls.close(), flags)
         return not self.outbox
+
+    def tell_held(self) -> None:
+        """Send the ticket that found nothing to go with."""
+        tls = self.tls
+        if tls is not None and tls.held and not self.has_said_goodbye:
+            self.send(tls.take_held())
 
 
 def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) -> None:
@@ -263,14 +296,16 @@ def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) ->
     assert route is not None
     down = conn.down
     if not isinstance(down, CodedSide):
-        down = CodedSide.in_place_of(down, None)
+        down = CodedSide.of(down, None)
     conn.up = up
     up.peer, down.peer = down, up
     plane.reactor.table[up.fd] = up
-    conn.touch()
+    # Bytes will follow at once: the next account looks, and neither side needs to ask for it.
+    conn.is_quiet = down.is_quiet = False
+    plane.touched.add(conn)
+    up.is_quiet = plane.access.is_on  # whose first bytes have an instant
     pending, conn.pending = conn.pending, b""
-    if pending:
-        down.count(len(pending))
+    down.received += len(pending)
     if route.send_header is not None and up.tls is None:
         up.send(route.send_header(conn) + pending)
     elif pending:
@@ -279,14 +314,19 @@ def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) ->
         up.count(len(behind))
         down.put(behind)
     plane.cells[CELL_DIALLED] += 1  # the target has what belongs before the payload
-    if conn.is_closed or conn.is_closing:
+    if up.peer is None or conn.state is CLOSING:
         return
     if up.tls is not None and up.tls.has_ended:
         up.end()
-    if down.has_ended and not conn.is_closed and not conn.is_closing:
+        if conn.is_over:
+            return
+    if down.has_ended:
         side_ended(conn, down)
-    if conn.is_closed or conn.is_closing:
-        return
-    up.settle()
-    down.settle()
+        if conn.is_over:
+            return
+    if conn.state is HALF_CLOSED or up.outbox or down.outbox or up.is_reset or down.is_reset:
+        up.settle()
+        down.settle()
+    else:
+        up.is_fast = down.is_fast = True
     conn.relaying(waiting)

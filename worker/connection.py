@@ -143,8 +143,8 @@ class Connection:
             self.phase = reader = PrefaceReader(self, opening)
             # A first look soon: what is armed after it for later costs next to nothing.
             self.arm(min(reader.deadline, self.accepted_at + FIRST_LOOK_S))
-            if self.pending:
-                reader.read()
+            # Nearly always they are here: whoever speaks first does it at once.
+            reader.read()
         elif opening.value is None:
             self.end(End.NO_ROUTE)
         else:
@@ -231,8 +231,8 @@ class Connection:
         connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
         connect.total += elapsed
         if route.is_coded:
-            up_side = coded or CodedSide(self, sock, fd, True, None)
-            relay_coded(self, up_side, waiting, behind)
+            coded = coded or CodedSide(self, sock, fd, True)
+            relay_coded(self, coded, waiting, behind)
             return
         down = self.down
         self.up = up = Side(self, sock, fd, wants_out=True)
@@ -301,7 +301,10 @@ class Connection:
 
     def rest(self) -> None:
         """All that happened is accounted for."""
-        self.is_quiet = self.down.is_quiet = True
+        down = self.down
+        if self.tls_at and isinstance(down, CodedSide):
+            down.tell_held()
+        self.is_quiet = down.is_quiet = True
         if self.up is not None:
             self.up.is_quiet = True
 
@@ -359,9 +362,9 @@ class Connection:
         return self.header is None or self.header.has_addresses
 
     @property
-    def is_closing(self) -> bool:
-        """Nothing more is read."""
-        return self.state is CLOSING
+    def is_over(self) -> bool:
+        """Nothing more is read, or it has ended."""
+        return self.state is CLOSING or self.state is CLOSED
 
     @property
     def is_closed(self) -> bool:

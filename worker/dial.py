@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 from shared.ends import End
 from worker.balancer import MARK_S
 from worker.coded_side import CodedSide
+from worker.connection_state import State
 from worker.handshake import TargetHandshake
 from worker.reactor import ERROR, IN, OUT, WRITING
+from worker.relay import Side
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from worker.tls_engine import Tls
     from worker.upstream_contexts import UpstreamContext
 
+CLOSED: Final = State.CLOSED
 STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 UNDER_WAY: Final = (errno.EINPROGRESS, 0)
 # Plain numbers: an IntEnum is converted anew with every call.
@@ -114,7 +117,7 @@ class Dial:
         endpoint.mark.failed_until = 0.0
         conn.connected(sock, fd, endpoint, self.waiting)
         up = conn.up
-        if events & IN and up is not None and not conn.is_closed:
+        if events & IN and up is not None and conn.state is not CLOSED:
             conn.plane.reactor.table[fd].ready(events)  # the side, or who stands in its place
 
     # -- TLS with the target ---------------------------------------------------------------
@@ -146,7 +149,7 @@ class Dial:
         assert endpoint is not None
         self._sock = self._handshake = None
         endpoint.mark.failed_until = 0.0
-        side = CodedSide(self.conn, sock, self._fd, True, tls)
+        side = CodedSide.of(Side(self.conn, sock, self._fd, True), tls)
         side.outbox = unsent
         self.conn.connected(sock, self._fd, endpoint, self.waiting, side, behind)
 

@@ -22,6 +22,7 @@ RESET_CAP_S: Final = 1.0  # an RST waits this long for what was read before it
 CLOSING_CAP_S: Final = 30.0  # queued bytes of a connection that is over get this long
 
 CLOSING: Final = State.CLOSING
+CLOSED: Final = State.CLOSED
 SIDE_ENDED: Final = Event.SIDE_ENDED
 
 
@@ -41,7 +42,7 @@ def side_ended(conn: Connection, side: Side) -> None:
         return
     if is_flushed:
         other.shut()
-        if conn.is_closing or conn.is_closed:
+        if conn.state is CLOSING or conn.state is CLOSED:
             return  # close_notify met an RST
     conn.state = step(conn.state, SIDE_ENDED)
     route = conn.route

@@ -68,7 +68,7 @@ def _unguard(conn: Connection, guard: HeaderGuard) -> bool:
     """No header can come any more; True while the connection goes on as before."""
     conn.guard = None
     release(conn, guard)
-    return not conn.is_closed and not conn.is_closing
+    return not conn.is_over
 
 
 def release(conn: Connection, guard: HeaderGuard) -> None:

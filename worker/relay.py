@@ -14,7 +14,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from worker.endings import flushed, reset_waits, side_ended, side_lost
+from worker.endings import CLOSING, flushed, reset_waits, side_ended, side_lost
 from worker.reactor import ENDED, FIN, OUT, RESET, WRITING
 from worker.socket_options import has_error
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from worker.connection import Connection
     from worker.pipes import Pipe
+    from worker.tls_engine import Tls
 
 SIZE: Final = 128 * 1024  # of the shared buffer: small enough to stay in a core's L2 cache
 BUFFER: Final = bytearray(SIZE)
@@ -53,6 +54,7 @@ class Side:
         "fd",
         "full_reads",
         "has_ended",
+        "has_said_goodbye",
         "is_fast",
         "is_quiet",
         "is_reset",
@@ -63,6 +65,7 @@ class Side:
         "pipe",
         "received",
         "sock",
+        "tls",
         "wants_out",
     )
 
@@ -83,6 +86,9 @@ class Side:
         self.has_ended = False  # FIN was read
         self.is_shut = False  # FIN was sent
         self.is_reset = False  # RST came; what was read before it is still delivered
+        # Of a CodedSide, which a client's side may become: they have the same slots for that.
+        self.tls: Tls | None = None
+        self.has_said_goodbye = False
 
     def settle(self) -> None:
         """Work out ``is_fast`` anew, after anything it depends on has changed."""
@@ -150,16 +156,18 @@ class Side:
         if peer is None:
             self.conn.early(events)
             return
-        self.flush()
-        if self.peer is None or self.conn.is_closing:
+        conn = self.conn
+        if self.outbox or peer.pipe is not None:
+            self.flush()
+        if conn.state is CLOSING or self.peer is None:
             return
         # What waits for this socket does not stop what comes from it: an echo would hang.
         if events != OUT and not self.has_ended:
             self.pump()
-            if self.peer is None or self.conn.is_closing:
+            if conn.is_over:
                 return
         if events & RESET and not self.is_reset and has_error(self.sock):
-            reset_waits(self.conn, self)
+            reset_waits(conn, self)
 
     def pump(self, events: int = ENDED) -> None:
         """Read until the socket is empty, the peer is full, or it is the others' turn.
@@ -168,11 +176,12 @@ class Side:
         by default the socket is asked until it says EAGAIN.
         """
         peer = self.peer
-        if peer is None or self.has_ended or peer.outbox or self.conn.is_closing:
+        conn = self.conn
+        if peer is None or self.has_ended or peer.outbox or conn.state is CLOSING:
             return
-        guard = self.conn.guard
-        if guard is not None and self is self.conn.down:
-            self.conn.guard_read(guard)
+        guard = conn.guard
+        if guard is not None and self is conn.down:
+            conn.guard_read(guard)
             return
         if self.pipe is not None:
             self._pump_pipe(self.pipe, peer)
@@ -186,10 +195,10 @@ class Side:
                 count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
             except BlockingIOError:
                 if self.is_reset:
-                    side_lost(self.conn, self)
+                    side_lost(conn, self)
                 return
             except OSError:
-                side_lost(self.conn, self)
+                side_lost(conn, self)
                 return
             if count == 0:
                 self.end()
@@ -200,7 +209,7 @@ class Side:
                 return
             if count < SIZE and not events & ENDED:
                 return
-        self.conn.come_back(self)
+        conn.come_back(self)
 
     def wire(self, payload: bytes) -> bytes:
         """Payload as it goes to this socket."""
@@ -275,7 +284,7 @@ class Side:
         peer.settle()
         conn = self.conn
         flushed(conn, self)
-        if not conn.is_closing and not conn.is_closed:
+        if not conn.is_over:
             peer.pump()
 
     def pending(self) -> int:
@@ -384,5 +393,5 @@ class Side:
             side_lost(self.conn, peer)
             return
         peer.pump()
-        if self.peer is not None and not self.conn.is_closing:
+        if self.peer is not None and self.conn.state is not CLOSING:
             reset_waits(self.conn, peer)

@@ -36,13 +36,13 @@ class TimerWheel(Generic[T]):
     def arm(self, item: T, deadline: float) -> None:
         """Hand ``item`` out by this deadline; an earlier one that stands stays."""
         slot = int(deadline / self._tick_s) + 1
-        if slot <= self._done:
-            slot = self._done + 1
         old = item.slot
         if old != NO_SLOT:
-            if old <= slot:
+            if old <= slot:  # nearly always: a later state has a later deadline
                 return
             self.discard(item)
+        if slot <= self._done:
+            slot = self._done + 1
         item.slot = slot
         items = self._slots.get(slot)
         if items is None:

@@ -94,12 +94,16 @@ Key = tuple[str, bytes, str, str | None, tuple[str, ...]]
 
 
 class ServerContext:
-    """A context with its certificate. ``resumes``: its tickets are good in every worker."""
+    """A context with its certificate. ``asks``: for one of the client.
 
-    __slots__ = ("__weakref__", "certificate", "ctx", "identity", "resumes")
+    ``resumes``: its tickets are good in every worker.
+    """
+
+    __slots__ = ("__weakref__", "asks", "certificate", "ctx", "identity", "resumes")
 
     def __init__(self, ctx: ssl.SSLContext, certificate: CertificatePlan, identity: bytes) -> None:
         self.ctx: Final = ctx
+        self.asks: Final = ctx.verify_mode is not ssl.CERT_NONE
         self.certificate: Final = certificate
         self.identity: Final = identity
         self.resumes = False

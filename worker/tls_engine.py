@@ -28,15 +28,19 @@ _ROOM: Final = len(PLAIN)
 
 
 class Tls:
-    """One end of a TLS connection. ``has_ended``: the peer's close_notify was read."""
+    """One end of a TLS connection. ``has_ended``: the peer's close_notify was read.
 
-    __slots__ = ("_pending", "_read", "_write", "has_ended", "object")
+    ``held``: records that may wait; they go ahead of whatever is to be sent next.
+    """
+
+    __slots__ = ("_pending", "_read", "_write", "has_ended", "held", "object")
 
     def __init__(self, object_: TlsObject) -> None:
         """``object_``: made over INCOMING and OUTGOING."""
         self.object = object_
         self._read, self._write, self._pending = object_.read, object_.write, object_.pending
         self.has_ended = False
+        self.held = b""
 
     def shake(self, data: bytes | memoryview) -> tuple[bool, bytes]:
         """Go on with the handshake: whether it is done, and what to send.
@@ -49,7 +53,7 @@ class Tls:
         except ssl.SSLWantReadError:
             return False, OUTGOING.read()
         except ssl.SSLError as error:
-            raise _failure(error) from None
+            raise self._failure(error) from None
         return True, OUTGOING.read()
 
     def rest(self) -> bytes:
@@ -92,7 +96,7 @@ class Tls:
         if isinstance(error, ssl.SSLZeroReturnError):
             self._end()
         elif not isinstance(error, ssl.SSLWantReadError):
-            raise _failure(error) from None
+            raise self._failure(error) from None
         return 0
 
     def _end(self) -> None:
@@ -101,7 +105,7 @@ class Tls:
 
     def answer(self) -> bytes:
         """What `decrypt` gave rise to: the answer to a KeyUpdate; nearly always b""."""
-        return OUTGOING.read() if OUTGOING.pending else b""
+        return self.take_held() + OUTGOING.read() if OUTGOING.pending else b""
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """The records of this plaintext. TlsError, without an alert, where none may be sent."""
@@ -110,8 +114,8 @@ class Tls:
             if sent < len(data):  # a record at a time
                 self._write_rest(memoryview(data), sent)
         except ssl.SSLError as error:
-            raise TlsError(str(_failure(error))) from None
-        return OUTGOING.read()
+            raise TlsError(str(self._failure(error))) from None
+        return self.take_held() + OUTGOING.read() if self.held else OUTGOING.read()
 
     def _write_rest(self, data: memoryview, sent: int) -> None:
         size = len(data)
@@ -124,19 +128,23 @@ class Tls:
             self.object.shutdown()
         except ssl.SSLError:
             pass  # it wants the peer's, which `decrypt` will read
-        return OUTGOING.read()
+        return self.take_held() + OUTGOING.read()
+
+    def take_held(self) -> bytes:
+        """What was held, to be sent now."""
+        held, self.held = self.held, b""
+        return held
+
+    def _failure(self, error: ssl.SSLError) -> TlsError:
+        """The error for the log, with the alert that OpenSSL has written."""
+        INCOMING.read()
+        return TlsError(reason_of(error), self.take_held() + OUTGOING.read())
 
 
 def clear() -> None:
     """Leave nothing of one connection for the next, where a bug has kept a call from its end."""
     INCOMING.read()
     OUTGOING.read()
-
-
-def _failure(error: ssl.SSLError) -> TlsError:
-    """The error for the log, with the alert that OpenSSL has written."""
-    INCOMING.read()
-    return TlsError(reason_of(error), OUTGOING.read())
 
 
 def reason_of(error: OSError) -> str:
