@@ -32,6 +32,7 @@ from loadtests.tls_peers import (
 )
 from loadtests.tool_output import HandshakeRun, ToolError, parse_s_time
 
+RESUMED: Final = "tls_resumed"
 HANDSHAKERS: Final = 16  # of openssl s_time, which makes one connection after the other
 BULK_CONNECTIONS: Final = 16
 IDLE_TLS: Final = 2000
@@ -67,12 +68,12 @@ _Load = Callable[[Subject, Options, int], Sample]
 
 
 def _loads(space: Workspace, origins: Origins) -> dict[str, _Load]:
-    def resumed(subject: Subject, options: Options, number: int) -> Sample:
-        check_resumed(subject.ports["tls_resumed"], origins)
-        return _wrk_tls(subject, "tls_resumed", options, number)
+    def full(subject: Subject, options: Options, number: int) -> Sample:
+        return handshakes(subject, "tls_handshakes", options, number)
 
-    def messages(subject: Subject, options: Options, number: int) -> Sample:
-        return _wrk_tls(subject, "tls_messages", options, number)
+    def resumed(subject: Subject, options: Options, number: int) -> Sample:
+        check_resumed(subject.ports[RESUMED], origins)
+        return handshakes(subject, RESUMED, options, number)
 
     def bulk(subject: Subject, options: Options, number: int) -> Sample:
         return _bodies(subject, "tls_bulk", options, number)
@@ -84,8 +85,8 @@ def _loads(space: Workspace, origins: Origins) -> dict[str, _Load]:
         return _hellos(space, subject, options, number)
 
     return {
-        "tls_handshakes": handshakes,
-        "tls_resumed": resumed,
+        "tls_handshakes": full,
+        RESUMED: resumed,
         "tls_messages": messages,
         "tls_bulk": bulk,
         REENCRYPT: reencrypt,
@@ -94,14 +95,16 @@ def _loads(space: Workspace, origins: Origins) -> dict[str, _Load]:
     }
 
 
-def handshakes(subject: Subject, options: Options, number: int) -> Sample:
-    """New TLS 1.3 handshakes per second, with one answer each.
+def handshakes(subject: Subject, work: str, options: Options, number: int) -> Sample:
+    """TLS 1.3 handshakes per second, with one answer each: all of them new, or all resumed.
 
-    By openssl s_time: of the tools at hand the only one that never resumes, so that every proxy
-    can keep its tickets (wrk and h2load offer the session of a connection to the next one).
+    By openssl s_time, whose every connection says which it was. wrk and h2load never make new ones
+    where a proxy gives tickets; and wrk polls a socket for room while it waits for the answer to
+    its ClientHello, so it takes a CPU of its own from the proxy whatever the proxy does with it.
     """
-    work = "tls_handshakes"
-    command = [find_program("openssl"), "s_time", "-new", "-tls1_3", "-www", "/"]
+    is_resumed = work == RESUMED
+    command = [find_program("openssl"), "s_time", "-reuse" if is_resumed else "-new", "-tls1_3"]
+    command += ["-www", "/"]
     command += ["-no-CAfile", "-no-CApath", "-no-CAstore"]  # not read: it verifies nothing
     command += ["-connect", f"127.0.0.1:{subject.ports[work]}", "-time"]
 
@@ -123,7 +126,7 @@ def handshakes(subject: Subject, options: Options, number: int) -> Sample:
         failed = sum(one.returncode != 0 for one in started)
         if failed:
             raise ToolError(f"openssl s_time failed: {texts[0].strip()[-300:]!r}")
-        count = sum(map(parse_s_time, texts))
+        count = sum(parse_s_time(text, is_resumed) for text in texts)
         return HandshakeRun(count, count / took_s, 0)
 
     runs, used, note = with_cpu(subject, run, options.seconds)
@@ -153,11 +156,10 @@ def _ended() -> Iterator[list[subprocess.Popen[str]]]:
                 one.wait()
 
 
-def _wrk_tls(subject: Subject, work: str, options: Options, number: int) -> Sample:
-    """wrk offers the last session of each connection to the next one."""
-    keep = work == "tls_messages"
-    command = [find_program("wrk"), f"-t{2 if keep else 1}", f"-c{KEPT}"]
-    command += [] if keep else ["-H", "Connection: close"]
+def messages(subject: Subject, options: Options, number: int) -> Sample:
+    """Small messages per second on kept connections: one request is one message."""
+    work = "tls_messages"
+    command = [find_program("wrk"), "-t2", f"-c{KEPT}"]
     command += [f"https://127.0.0.1:{subject.ports[work]}/"]
     return wrk(subject, work, command, options, number)
 

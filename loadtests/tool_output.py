@@ -17,6 +17,7 @@ _SOCKET_ERRORS = re.compile(
 _BAD_STATUS = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
 _S_TIME = re.compile(r"^(\d+) connections in \d+ real seconds", re.MULTILINE)
+_S_TIME_EACH = re.compile(r"^([rt*]+)$", re.MULTILINE)  # r: its session was resumed
 
 
 class ToolError(ValueError):
@@ -67,14 +68,19 @@ def parse_wrk(text: str) -> WrkRun:
     return WrkRun(int(total[1]), float(rate[1]), errors)
 
 
-def parse_s_time(text: str) -> int:
+def parse_s_time(text: str, resumed: bool) -> int:
     """Connections that one ``openssl s_time`` made. ToolError when its last line is missing.
 
-    The seconds that it prints are whole ones, so the time is taken outside.
+    So too where one of them was not ``resumed``, or was and should not be. The seconds that it
+    prints are whole ones, so the time is taken outside.
     """
     found = _S_TIME.search(text)
     if found is None:
         raise ToolError(f"no sum in the output of openssl s_time: {text.strip()[-300:]!r}")
+    each = "".join(_S_TIME_EACH.findall(text))
+    others = len(each) - each.count("r") if resumed else each.count("r")
+    if others or not each:
+        raise ToolError(f"{others} of {len(each)} handshakes were not as asked for")
     return int(found[1])
 
 

@@ -111,13 +111,13 @@ class ClientHandshake:
         try:
             is_done, answer = tls.shake(data)
             if is_done:
-                if tls.object.version() == "TLSv1.3":
+                pending = self.conn.pending = tls.rest()
+                answer += tls.answer()
+                if pending and tls.object.version() == "TLSv1.3":
                     # A ticket is for another connection, RFC 8446 section 4.6.1: it leaves with the
                     # target's first bytes, or a tick later. A packet less, and the client wakes
-                    # once less for it.
+                    # once less for it. One that has not spoken yet may wait for our ACK to do so.
                     tls.held, answer = answer, b""
-                self.conn.pending = tls.rest()
-                answer += tls.answer()
         except TlsError as error:
             if self._send(answer + error.alert):  # the alert is read with keys of the flight before
                 self._failed(str(error))
