@@ -7,7 +7,7 @@ what waits is never encrypted twice, and its order is that in which it was encry
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from shared.errors import TlsError
@@ -30,14 +30,19 @@ class CodedSide(Side):
     """One socket of such a connection. ``tls`` None: this one carries plain bytes."""
 
     __slots__ = ()
-    peer: CodedSide | None  # both are, or none is
 
     @classmethod
-    def of(cls, side: Side, tls: Tls | None) -> CodedSide:
-        """Make one of a side whose relay has not begun."""
-        side.__class__ = cls  # a third object for a connection would cost it 2 us
-        side.tls = tls
-        return cast(CodedSide, side)
+    def in_place_of(cls, side: Side, tls: Tls | None) -> CodedSide:
+        """Take over a client's socket before the relay has begun."""
+        conn = side.conn
+        made = cls(conn, side.sock, side.fd, side.wants_out)
+        made.tls = tls
+        made.has_ended = side.has_ended
+        made.received = side.received  # a guard may hold some
+        conn.down = made
+        conn.plane.reactor.table[side.fd] = made
+        del side.conn
+        return made
 
     # -- payload in ------------------------------------------------------------------------
 
@@ -57,7 +62,7 @@ class CodedSide(Side):
             side_lost(self.conn, self)
             return
         tls, peer = self.tls, self.peer
-        assert peer is not None
+        assert isinstance(peer, CodedSide)  # both are, or none is
         if count == 0:
             self.end()
             return
@@ -102,7 +107,7 @@ class CodedSide(Side):
         and our FIN leave in one packet.
         """
         peer = self.peer
-        assert peer is not None
+        assert isinstance(peer, CodedSide)
         try:
             count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
         except BlockingIOError:
@@ -127,6 +132,7 @@ class CodedSide(Side):
         peer = self.peer
         if peer is None or self.has_ended or peer.outbox or peer.is_reset:
             return
+        assert isinstance(peer, CodedSide)
         conn = self.conn
         if conn.state is CLOSING:
             return
@@ -261,6 +267,7 @@ class CodedSide(Side):
         self.is_fast = False
         peer = self.peer
         if peer is not None and peer.has_ended:
+            assert isinstance(peer, CodedSide)
             for side in (peer, self):
                 side.say_goodbye()
                 if self.peer is None or self.conn.state is CLOSING:
@@ -296,7 +303,7 @@ def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) ->
     assert route is not None
     down = conn.down
     if not isinstance(down, CodedSide):
-        down = CodedSide.of(down, None)
+        down = CodedSide.in_place_of(down, None)
     conn.up = up
     up.peer, down.peer = down, up
     plane.reactor.table[up.fd] = up

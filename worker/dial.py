@@ -13,7 +13,6 @@ from worker.coded_side import CodedSide
 from worker.connection_state import State
 from worker.handshake import TargetHandshake
 from worker.reactor import ERROR, IN, OUT, WRITING
-from worker.relay import Side
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
@@ -149,7 +148,8 @@ class Dial:
         assert endpoint is not None
         self._sock = self._handshake = None
         endpoint.mark.failed_until = 0.0
-        side = CodedSide.of(Side(self.conn, sock, self._fd, True), tls)
+        side = CodedSide(self.conn, sock, self._fd, True)
+        side.tls = tls
         side.outbox = unsent
         self.conn.connected(sock, self._fd, endpoint, self.waiting, side, behind)
 

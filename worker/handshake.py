@@ -136,10 +136,9 @@ class ClientHandshake:
                 self._failed(str(error))
                 return
         self._count("resumed" if self._facts.is_resumed else "new")
-        side = CodedSide.of(conn.down, tls)
+        side = CodedSide.in_place_of(conn.down, tls)
         side.outbox = self._out
         side.has_ended = tls.has_ended
-        conn.plane.reactor.table[side.fd] = side
         conn.shaken()
 
     def _failed(self, why: str) -> None:

@@ -48,6 +48,7 @@ class Side:
     direction may take the short way: relaying, nothing pending either way, no pipe, no end seen.
     """
 
+    __deletable__ = ("conn",)  # for mypyc
     __slots__ = (
         "conn",
         "counted",

@@ -60,7 +60,8 @@ class Tls:
         """Plaintext that came behind the handshake; TlsError as of `decrypt`."""
         if not INCOMING.pending and not self.object.pending():
             return b""
-        return bytes(PLAIN[: self.decrypt(b"")])
+        size = self.decrypt(b"")
+        return bytes(PLAIN[:size])
 
     def decrypt(self, data: bytes | memoryview) -> int:
         """How many bytes of plaintext lie in PLAIN now; TlsError for records that are not good.

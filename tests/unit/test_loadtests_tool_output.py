@@ -125,6 +125,6 @@ def test_cpu_model_is_found_or_said_to_be_unknown() -> None:
 
 def test_s_time_counts_connections() -> None:
     """The sum stands in its last line; output without one is an error with its end."""
-    assert parse_s_time(S_TIME) == 1258
+    assert parse_s_time(S_TIME, False) == 1258
     with pytest.raises(ToolError, match="connect:errno=111"):
         parse_s_time("Collecting connection statistics for 1 seconds\nconnect:errno=111\n")
