@@ -145,7 +145,7 @@ class Access:
         assert endpoint is not None
         if len(self._places) >= MOST_PLACES:
             self._places.clear()
-        names = (conn.destination, listener.name, route.name, endpoint.target.plan.name)
+        names = (conn.destination, listener.name, route.name, endpoint.target.name)
         text = self._places[listener, endpoint] = places_json(names)
         return text
 
@@ -196,7 +196,7 @@ def _entry(conn: Connection, end: End | None, now: float) -> Entry:
         conn.destination,
         conn.listener.name,
         None if route is None else route.name,
-        None if endpoint is None else endpoint.target.plan.name,
+        None if endpoint is None else endpoint.target.name,
         end,
         conn.down.received,
         0 if up is None else up.passed,

@@ -27,7 +27,7 @@ def account(conn: Connection, now: float) -> bool:
         return False
     came, went = down.received - down.counted, up.received - up.counted
     is_idle = not (came or went)
-    counts, target = route.counts, conn.endpoint.target.counts
+    counts, target = route.counts, conn.endpoint.counts
     if not is_idle:
         conn.active_at = now
         counts.received += came

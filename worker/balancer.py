@@ -41,13 +41,13 @@ class BalanceState:
 
 
 class Endpoint:
-    """One resolved address of a target."""
+    """One resolved address of a target; it does not hold the Target, which holds it."""
 
-    __slots__ = ("address", "host", "is_v6", "mark", "target")
+    __slots__ = ("address", "counts", "host", "is_v6", "mark", "target")
 
-    def __init__(self, target: Target, host: str, mark: Mark) -> None:
-        plan = target.plan
-        self.target = target
+    def __init__(self, plan: TargetPlan, counts: TargetCounts, host: str, mark: Mark) -> None:
+        self.target = plan
+        self.counts = counts
         self.host = host  # IP address; "" for a Unix socket
         self.is_v6 = ":" in host
         self.mark = mark
@@ -77,7 +77,7 @@ class Target:
             hosts = addresses.get(plan.host, ())
         marks = self.state.marks
         self.endpoints = [
-            Endpoint(self, host, marks.setdefault(f"{host}{plan.path}:{plan.port}", Mark()))
+            Endpoint(plan, self.counts, host, marks.setdefault(_key(plan, host), Mark()))
             for host in hosts
         ]
         self.counts.is_up = bool(self.endpoints)
@@ -105,6 +105,10 @@ class Target:
                 break
         self.state.addresses[self.plan.name] = position + 1
         return endpoints[position % len(endpoints)]
+
+
+def _key(plan: TargetPlan, host: str) -> str:
+    return f"{host}{plan.path}:{plan.port}"
 
 
 def schedule(weights: Sequence[int]) -> list[int]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
+from typing import Final
+
+MOST_A_TICK_S: Final = 0.002  # then the rest waits; one slice may take longer
 
 
 class Chores:
@@ -18,14 +22,17 @@ class Chores:
 
     def add(self, chore: Iterator[None]) -> None:
         """Do the first slice now, and the others in later ticks."""
-        self._waiting.appendleft(chore)
-        self.tick()
+        self._step(chore)
 
     def tick(self) -> None:
-        """Do one slice of the chore whose turn it is."""
-        if not self._waiting:
-            return
-        chore = self._waiting.popleft()
+        """Do a slice of each; where there are many, those whose turn it is."""
+        until = perf_counter() + MOST_A_TICK_S
+        for _ in range(len(self._waiting)):
+            self._step(self._waiting.popleft())
+            if perf_counter() >= until:
+                return
+
+    def _step(self, chore: Iterator[None]) -> None:
         for _ in chore:
             self._waiting.append(chore)
             return

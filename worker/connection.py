@@ -223,7 +223,7 @@ class Connection:
         plane = self.plane
         self.endpoint = endpoint
         self.connected_at = self.active_at = plane.reactor.now
-        counts = endpoint.target.counts
+        counts = endpoint.counts
         counts.total += 1
         counts.active += 1
         connect = route.counts.connect

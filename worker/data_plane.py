@@ -327,7 +327,7 @@ class DataPlane:
         if route is not None:
             route.counts.active -= 1
             if conn.endpoint is not None:
-                conn.endpoint.target.counts.active -= 1
+                conn.endpoint.counts.active -= 1
         if self._departure is not None:
             self._departure.ended(reason)
 

@@ -124,7 +124,7 @@ class Dial:
     def _shake(
         self, sock: _socket.socket, endpoint: Endpoint, upstream: UpstreamContext, events: int
     ) -> None:
-        handshake = TargetHandshake(self, sock, upstream, endpoint.target.plan.host)
+        handshake = TargetHandshake(self, sock, upstream, endpoint.target.host)
         self._handshake = handshake
         self.conn.plane.reactor.table[self._fd] = handshake
         handshake.begin()
@@ -235,7 +235,7 @@ class Dial:
         conn = self.conn
         if reason != "no_descriptors":  # that is not the target's fault
             failed.mark.failed_until = now + MARK_S
-        _count_failure(failed.target.counts.connect_failures, reason)
+        _count_failure(failed.counts.connect_failures, reason)
         if self._left is None:
             self._left = self._route.balancer.others(failed, now)
         if self._left and now < self._until:
@@ -244,7 +244,7 @@ class Dial:
         if reason == "no_descriptors":
             end = End.OVERLOAD
         detail = f" ({self._detail})" if self._detail else ""
-        conn.end(end, f"target {failed.target.plan.name}: {reason}{detail}")
+        conn.end(end, f"target {failed.target.name}: {reason}{detail}")
         return None
 
     def _drop(self) -> None:

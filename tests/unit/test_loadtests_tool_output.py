@@ -127,4 +127,15 @@ def test_s_time_counts_connections() -> None:
     """The sum stands in its last line; output without one is an error with its end."""
     assert parse_s_time(S_TIME, False) == 1258
     with pytest.raises(ToolError, match="connect:errno=111"):
-        parse_s_time("Collecting connection statistics for 1 seconds\nconnect:errno=111\n")
+        parse_s_time("Collecting connection statistics for 1 seconds\nconnect:errno=111\n", False)
+
+
+def test_s_time_says_which_handshakes_it_made() -> None:
+    """A full handshake among resumed ones is an error, and so is a resumed one among new ones."""
+    resumed = S_TIME.replace("****", "rrrr")
+    assert parse_s_time(resumed, True) == 1258
+    for text, wanted in [(S_TIME, True), (resumed, False), (S_TIME.replace("****", "rr*r"), True)]:
+        with pytest.raises(ToolError, match="of 4 handshakes"):
+            parse_s_time(text, wanted)
+    with pytest.raises(ToolError, match="0 of 0 handshakes"):
+        parse_s_time(S_TIME.replace("****", ""), True)
