@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import worker
 from tests.helpers.processes import Proxyctl
 from tests.helpers.sockets import EchoServer
 
@@ -38,3 +39,11 @@ def echo() -> Iterator[EchoServer]:
     """A target that sends back what it gets."""
     with EchoServer() as server:
         yield server
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to test what was compiled of an older source."""
+    for built in Path(worker.__path__[0]).glob("*.so"):
+        source = built.parent / f"{built.name.partition('.')[0]}.py"
+        if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
+            pytest.exit(f"{source.name} is newer than {built.name}: make build", returncode=2)

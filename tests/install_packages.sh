@@ -24,6 +24,10 @@ need socat socat
 need iproute2 ss
 need procps ps
 need systemd systemd-analyze
+need gcc cc # the hot path is compiled
+need libc6-dev /usr/include/stdio.h
+headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null) &&
+    need python3-dev "$headers/Python.h"
 
 [ -n "$packages" ] || exit 0
 

@@ -18,7 +18,6 @@ from worker.limits import private_limits
 from worker.route_report import told_routes
 from worker.tls_contexts import Contexts
 
-
 CONTEXTS = Contexts()  # ctypes leaves the collector something of each
 
 
