@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Final
 
-MOST_A_TICK_S: Final = 0.002  # then the rest waits; one slice may take longer
+MOST_A_TICK: Final = 4  # slices, where many chores wait; each takes some ms at the most
 
 
 class Chores:
-    """Each chore is an iterator; one step of it is one slice. They take turns, a slice a tick."""
+    """Each chore is an iterator; one step of it is one slice. They take turns, a slice a tick.
+
+    Where many wait, as after a burst of reloads, a tick does more: else they would gather.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Iterator[None]] = deque()
@@ -25,12 +27,10 @@ class Chores:
         self._step(chore)
 
     def tick(self) -> None:
-        """Do a slice of each; where there are many, those whose turn it is."""
-        until = perf_counter() + MOST_A_TICK_S
-        for _ in range(len(self._waiting)):
+        """Do a slice of the chore whose turn it is; of more where many wait."""
+        waiting = len(self._waiting)
+        for _ in range(min(waiting, 1 + waiting // 4, MOST_A_TICK)):
             self._step(self._waiting.popleft())
-            if perf_counter() >= until:
-                return
 
     def _step(self, chore: Iterator[None]) -> None:
         for _ in chore:

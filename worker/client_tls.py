@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 class ClientTls:
     """The ClientHello; where TLS is ended here, from its handshake on, the rest."""
 
-    __slots__ = ("_identity", "certificate", "hello", "is_resumed", "object")
+    __slots__ = ("_identity", "began_at", "certificate", "hello", "is_resumed", "object")
 
-    def __init__(self, hello: ClientHello) -> None:
+    def __init__(self, hello: ClientHello, began_at: float) -> None:
+        """``began_at``: when its first byte was read."""
         self.hello = hello
+        self.began_at = began_at
         self.object: TlsObject | None = None  # None: TLS passes through
         self.certificate: CertificatePlan | None = None  # ours
         self.is_resumed = False

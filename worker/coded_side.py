@@ -26,6 +26,37 @@ HALF_CLOSED: Final = State.HALF_CLOSED
 MOST_ANSWERS_BYTES: Final = 2 * SIZE  # that wait for a peer who does not read
 
 
+# Ends that are ours: without a close_notify they would look like an attack (RFC 8446 section 6.1).
+# What a peer has broken off is passed on as such.
+_OURS: Final = frozenset(
+    {
+        End.BLOCKED,
+        End.LIMIT,
+        End.RATE,
+        End.CONNECT_FAILED,
+        End.CONNECT_TIMEOUT,
+        End.IDLE_TIMEOUT,
+        End.HALF_CLOSED_TIMEOUT,
+        End.LIFETIME,
+        End.ROUTE_REMOVED,
+        End.DRAIN_DEADLINE,
+        End.STOPPED,
+        End.OVERLOAD,
+    }
+)
+
+
+def say_last(side: Side, reason: End) -> None:
+    """Send the close_notify of a connection that ends at once, where nothing waits before it."""
+    if side.tls is None or side.outbox or side.is_reset or reason not in _OURS:
+        return
+    side.has_said_goodbye = True
+    try:
+        side.sock.send(side.tls.close(), LAST)  # the FIN of close(2) follows
+    except OSError:
+        return  # it is gone, or has no room: the FIN alone
+
+
 class CodedSide(Side):
     """One socket of such a connection. ``tls`` None: this one carries plain bytes."""
 

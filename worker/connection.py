@@ -13,7 +13,7 @@ from shared.ends import End
 from shared.networks import split_ip
 from shared.stats import CONNECT_BUCKETS
 from worker.accounting import CELL_DIALLED, account
-from worker.coded_side import CodedSide, relay_coded
+from worker.coded_side import CodedSide, relay_coded, say_last
 from worker.connection_state import Event, State, step
 from worker.deadlines import NEVER, on_deadline, relay_deadline
 from worker.dial import Dial
@@ -321,7 +321,11 @@ class Connection:
             return
         self.state = step(self.state, END)
         plane, down, up = self.plane, self.down, self.up
+        if down.tls is not None and not down.has_said_goodbye:
+            say_last(down, reason)
         if up is not None:
+            if up.tls is not None and not up.has_said_goodbye:
+                say_last(up, reason)
             account(self, plane.reactor.now)
         elif isinstance(self.phase, Dial):
             self.phase.abandon()

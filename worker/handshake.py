@@ -50,7 +50,7 @@ class ClientHandshake:
     def __init__(self, conn: Connection, facts: ClientTls, timeout_s: float) -> None:
         self.conn = conn
         self._facts = facts
-        self._deadline = conn.plane.reactor.now + timeout_s
+        self._deadline = facts.began_at + timeout_s  # the ClientHello is part of it
         self._out = b""  # has to wait until there is room
         self._context: ServerContext | None = None
         self._tls: Tls | None = None

@@ -134,13 +134,14 @@ class HeaderReader(_Reader):
 class PrefaceReader(_Reader):
     """Reads the first bytes, or all of a ClientHello, where a candidate route asks for them."""
 
-    __slots__ = ("_begun", "_hello", "_matcher", "deadline")
+    __slots__ = ("_began_at", "_begun", "_hello", "_matcher", "deadline")
 
     def __init__(self, conn: Connection, opening: Opening[Route]) -> None:
         super().__init__(conn)
         self._matcher = conn.listener.matcher  # a reload meanwhile does not change who may win
         self._hello: HelloReader | None = None  # of a ClientHello that has begun
         self._begun = bytearray()  # what is here of it
+        self._began_at = 0.0  # where it is not whole at once
         wait = opening.initial_data
         if opening.value is not None:
             wait = min(wait, SHARED_PORT_WAIT_S)
@@ -182,6 +183,7 @@ class PrefaceReader(_Reader):
             self._offered(hello)
             return
         conn = self._conn
+        self._began_at = conn.plane.reactor.now
         self._hello = reader = HelloReader()
         self._begun += seen
         reader.read(self._begun)
@@ -215,7 +217,7 @@ class PrefaceReader(_Reader):
                 self._conn.ended_early()
 
     def _offered(self, hello: ClientHello) -> None:
-        self._conn.tls = ClientTls(hello)
+        self._conn.tls = ClientTls(hello, self._began_at or self._conn.plane.reactor.now)
         self._choose(True, hello)
 
     def _not_hello(self, why: object) -> None:

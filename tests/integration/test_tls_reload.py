@@ -159,7 +159,7 @@ def test_a_route_that_goes(site: Reloading) -> None:
         site.reload([keeps])
         assert client.echoes()
         began = time.monotonic()
-        assert client.read_to_end() == b""
+        assert (client.read_to_end(), client.ended) == (b"", "close_notify")
         assert time.monotonic() - began < LATE_S
     assert site.end_of(client.way) == "route_removed"
 

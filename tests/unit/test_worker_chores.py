@@ -12,7 +12,7 @@ from shared.messages import Prepare
 from shared.plan import Endpoints, ListenerPlan, TargetPlan
 from shared.stats import RouteCounts, TargetCounts
 from tests.helpers.routes import LISTENER, route
-from worker.chores import Chores
+from worker.chores import MOST_A_TICK, Chores
 from worker.generation import FREED_A_SLICE, RESOLVED_A_SLICE, Generation, Lasting
 from worker.limits import private_limits
 from worker.route_report import told_routes
@@ -67,6 +67,16 @@ def test_chores_take_turns() -> None:
     assert len(chores) == 2
     run(chores)
     assert done == ["a0", "b0", "a1", "b1", "a2"]
+
+
+def test_many_chores_do_not_gather() -> None:
+    """A burst of them is done by more than one slice a tick, and by no more than four."""
+    chores = Chores()
+    for _ in range(300):
+        chores.add(iter([None, None, None]))
+    chores.tick()
+    assert len(chores) == 300
+    assert 300 * 3 // MOST_A_TICK <= run(chores) < 300
 
 
 def test_a_chore_of_one_slice_is_done_at_once() -> None:
