@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from loadtests.soak_proxy import Figures
 
 SAMPLE_S: Final = 1.0
-SETTLE_S: Final = 15.0
+SETTLE_S: Final = 30.0
 MOST_KEPT: Final = 4000  # samples of one process; then every other one is dropped
 LEAST: Final = 15  # samples in each half, to say anything
 # From one half of the samples to the other. A heap grows by arenas of 1 MiB.
