@@ -139,15 +139,8 @@ class CodedSide(Side):
         """
         peer = self.peer
         assert isinstance(peer, CodedSide)
-        try:
-            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            side_lost(self.conn, self)
-            return
-        if count == 0:
-            self.end()
+        count = self.take()
+        if not count:
             return
         self.count(count)
         if count == SIZE:
@@ -171,17 +164,8 @@ class CodedSide(Side):
             conn.guard_read(conn.guard)
             return
         for _ in range(READS_A_TURN):
-            try:
-                count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-            except BlockingIOError:
-                if self.is_reset:
-                    side_lost(conn, self)
-                return
-            except OSError:
-                side_lost(conn, self)
-                return
-            if count == 0:
-                self.end()
+            count = self.take()
+            if not count:
                 return
             if self.tls is None:
                 self.count(count)

@@ -192,17 +192,8 @@ class Side:
         for _ in range(READS_A_TURN):
             if self.full_reads >= BULK_READS and self._take_pipe():
                 return
-            try:
-                count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-            except BlockingIOError:
-                if self.is_reset:
-                    side_lost(conn, self)
-                return
-            except OSError:
-                side_lost(conn, self)
-                return
-            if count == 0:
-                self.end()
+            count = self.take()
+            if not count:
                 return
             self.full_reads = self.full_reads + 1 if count == SIZE else 0
             self.count(count)
@@ -211,6 +202,21 @@ class Side:
             if count < SIZE and not events & ENDED:
                 return
         conn.come_back(self)
+
+    def take(self) -> int:
+        """Read into BUFFER; 0: it was empty, or this was its end, which has been seen to."""
+        try:
+            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
+        except BlockingIOError:
+            if self.is_reset:
+                side_lost(self.conn, self)
+            return 0
+        except OSError:
+            side_lost(self.conn, self)
+            return 0
+        if count == 0:
+            self.end()
+        return count
 
     def wire(self, payload: bytes) -> bytes:
         """Payload as it goes to this socket."""
