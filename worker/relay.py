@@ -177,8 +177,10 @@ class Side:
         by default the socket is asked until it says EAGAIN.
         """
         peer = self.peer
+        if peer is None or self.has_ended or peer.outbox:
+            return  # without a peer there is no connection any more: `again` may come late
         conn = self.conn
-        if peer is None or self.has_ended or peer.outbox or conn.state is CLOSING:
+        if conn.state is CLOSING:
             return
         guard = conn.guard
         if guard is not None and self is conn.down:
