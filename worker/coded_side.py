@@ -308,6 +308,15 @@ class CodedSide(Side):
             self.send(tls.take_held())
 
 
+def set_peers(up: Side, down: Side) -> None:
+    """Each is the other's peer from now on.
+
+    In a function of its own: what is assigned here would be taken for what is still there after any
+    number of calls, and compiled code would stumble over the None of a connection that has ended.
+    """
+    up.peer, down.peer = down, up
+
+
 def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) -> None:
     """Begin the relay: header, what the client has said, what the target has.
 
@@ -320,7 +329,7 @@ def relay_coded(conn: Connection, up: CodedSide, waiting: int, behind: bytes) ->
     if not isinstance(down, CodedSide):
         down = CodedSide.in_place_of(down, None)
     conn.up = up
-    up.peer, down.peer = down, up
+    set_peers(up, down)
     plane.reactor.table[up.fd] = up
     # Bytes will follow at once: the next account looks, and neither side needs to ask for it.
     conn.is_quiet = down.is_quiet = False

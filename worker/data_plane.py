@@ -79,8 +79,6 @@ class DataPlane:
         self.contexts = Contexts()
         if self.contexts.warning:
             log("warning", self.contexts.warning, {})
-        if __file__.endswith(".py"):
-            log("info", "the hot path runs from source: it was not compiled, or not wanted", {})
         self._lasting = Lasting()
         self._chores = Chores()
         self._listener_counts: dict[str, ListenerCounts] = {}

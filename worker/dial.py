@@ -128,7 +128,7 @@ class Dial:
         self._handshake = handshake
         self.conn.plane.reactor.table[self._fd] = handshake
         handshake.begin()
-        if events & IN and self._handshake is handshake:
+        if events & IN and self.is_shaking(handshake):
             handshake.ready(events)
 
     def is_shaking(self, handshake: TargetHandshake) -> bool:

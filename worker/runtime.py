@@ -52,6 +52,7 @@ from shared.messages import (
     WorkerMessage,
 )
 from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS, Snapshot
+from worker import data_plane
 from worker.build import Build
 from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
@@ -130,6 +131,8 @@ class _Worker:
             limits=shared.limits,
             log=self._log_event,
         )
+        if (data_plane.__file__ or "").endswith(".py"):
+            self._log.info("the hot path runs from source: it was not compiled, or not wanted")
         self._client = ControlClient(spawn, os.getpid())
         self._build = Build(self._plane, self._say, self._loop.call_soon)
         self._channel = DescriptorChannel(
