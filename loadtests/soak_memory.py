@@ -1,15 +1,18 @@
 """Descriptors and memory over a soak: sampled all along, and flat.
 
-Memory is flat when the second half of the samples of a process is not above the first half, by
-their medians: a leak grows with reloads and kills, a heap that settles does not. Samples begin
-SETTLE_S after a process was first seen, since everything is larger once it was used. Descriptors
-go with the ports of the config, so they are compared at rests, where the config is the same.
+Memory is flat when the samples of a process do not rise from quarter to quarter, by their medians:
+a leak grows all along, with reloads and kills; a heap that settles does not. One that takes a step
+does not leak either: a worker that slept through a stop shakes hands with all that waited for it
+at once, and keeps the heap of that moment. Samples begin SETTLE_S after a process was first seen,
+since everything is larger once it was used. Descriptors go with the ports of the config, so they
+are compared at rests, where the config is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
+from itertools import pairwise
+from statistics import median, median_low
 from typing import Final
 
 from msgspec import Struct, field
@@ -19,7 +22,7 @@ from loadtests.soak_proxy import Figures
 SAMPLE_S: Final = 1.0
 SETTLE_S: Final = 30.0
 MOST_KEPT: Final = 4000  # samples of one process; then every other one is dropped
-LEAST: Final = 15  # samples in each half, to say anything
+LEAST: Final = 8  # samples in each quarter, to say anything
 # From one half of the samples to the other. A heap grows by arenas of 1 MiB.
 MEMORY_PART: Final = 1.04
 MEMORY_KIB: Final = 1536
@@ -39,26 +42,26 @@ class Series(Struct, kw_only=True):
 
 
 class Trend(Struct, frozen=True, kw_only=True):
-    """Medians of the two halves of the samples of one process."""
+    """Medians of the four quarters of the samples of one process."""
 
     role: str
     pid: int
     samples: int
     seconds: float
-    kib: tuple[float, float]
+    kib: tuple[float, ...]
 
     def text(self) -> str:
         """One line."""
-        before, after = (value / 1024 for value in self.kib)
+        values = ", ".join(f"{value / 1024:.2f}" for value in self.kib)
         return (
-            f"{self.role} {self.pid}, {self.samples} samples in {self.seconds:.0f} s:"
-            f" {before:.2f} MiB, then {after:.2f} MiB"
+            f"{self.role} {self.pid}, {self.samples} samples in {self.seconds:.0f} s: {values} MiB"
         )
 
     @property
     def wrong(self) -> list[str]:
-        """What has grown by more than the tolerance."""
-        if self.kib[1] <= self.kib[0] * MEMORY_PART + MEMORY_KIB:
+        """What has grown by more than the tolerance, from one half to the other."""
+        growth = 2 * median(after - before for before, after in pairwise(self.kib))
+        if growth <= self.kib[0] * (MEMORY_PART - 1) + MEMORY_KIB:
             return []
         return [f"memory grows: {self.text()}"]
 
@@ -102,15 +105,16 @@ class Memory:
 
 def trend(series: Series) -> Trend | None:
     """None: too few samples to say."""
-    half = len(series.at) // 2
-    if half < LEAST:
+    quarter = len(series.at) // 4
+    if quarter < LEAST:
         return None
+    begins = (0, quarter, 2 * quarter, 3 * quarter)
     return Trend(
         role=series.role,
         pid=series.pid,
         samples=len(series.at),
         seconds=series.at[-1] - series.at[0],
-        kib=(median(series.kib[:half]), median(series.kib[half:])),
+        kib=tuple(median_low(series.kib[begin : begin + quarter]) for begin in begins),
     )
 
 

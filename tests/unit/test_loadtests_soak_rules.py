@@ -232,7 +232,7 @@ def figures(role: str, kib: int, descriptors: int = 60, workers: int = 0) -> Fig
 
 @pytest.mark.parametrize(("kib_a_sample", "is_wrong"), [(0, False), (20, False), (400, True)])
 def test_memory_that_grows_is_wrong(kib_a_sample: int, is_wrong: bool) -> None:
-    """Halves are compared; what a process does while it settles is not looked at."""
+    """Quarters are compared; what a process does while it settles is not looked at."""
     memory = Memory()
     for second in range(int(SETTLE_S) + 4 * LEAST):
         kib = 10_000 if second < SETTLE_S else 30_000 + kib_a_sample * second
@@ -240,6 +240,17 @@ def test_memory_that_grows_is_wrong(kib_a_sample: int, is_wrong: bool) -> None:
     (found,) = memory.trends()
     assert bool(found.wrong) is is_wrong
     assert found.samples == 4 * LEAST
+
+
+@pytest.mark.parametrize("at", range(0, 4 * LEAST, 5))
+def test_a_heap_that_takes_a_step_is_flat(at: int) -> None:
+    """However high it is, and wherever: a leak does not stop."""
+    memory = Memory()
+    for second in range(int(SETTLE_S) + 4 * LEAST):
+        kib = 30_000 if second < SETTLE_S + at else 40_000
+        memory.add(float(second), [figures("worker", kib)])
+    (found,) = memory.trends()
+    assert found.wrong == []
 
 
 def test_descriptors_that_grow_are_wrong() -> None:
