@@ -50,25 +50,10 @@ class Side:
 
     __deletable__ = ("conn",)  # for mypyc
     __slots__ = (
-        "conn",
-        "counted",
-        "fd",
-        "full_reads",
-        "has_ended",
-        "has_said_goodbye",
-        "is_fast",
-        "is_quiet",
-        "is_reset",
-        "is_shut",
-        "outbox",
-        "passed",
-        "peer",
-        "pipe",
-        "received",
-        "sock",
-        "tls",
-        "wants_out",
-    )
+        "conn", "counted", "fd", "full_reads", "has_ended", "has_said_goodbye", "is_fast",
+        "is_quiet", "is_reset", "is_shut", "outbox", "passed", "peer", "pipe", "received", "sock",
+        "tls", "wants_out",
+    )  # fmt: skip
 
     def __init__(self, conn: Connection, sock: _socket.socket, fd: int, wants_out: bool) -> None:
         self.conn = conn
