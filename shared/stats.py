@@ -73,13 +73,15 @@ class RouteCounts(Struct):
 
 
 class Snapshot(Struct, kw_only=True):
-    """One worker's counters since it started."""
+    """One worker's counters since it started, or a part of them where it has many routes."""
 
     slot: int
     pid: int
     incarnation: int
     run: str  # random id of the supervisor's run; a stray of another run is dropped
-    sequence: int
+    sequence: int  # the parts of one report have the same
+    part: int = 0  # counted from 0; the first has all but most of the routes
+    is_end: bool = True  # no part follows
     is_last: bool = False
     connections: int = 0  # open now, with those that have no route yet
     accept_pauses: int = 0  # times accept stopped for want of descriptors

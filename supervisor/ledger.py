@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from shared.stats import Snapshot, Totals, add, end_as_killed
 
@@ -20,15 +20,19 @@ class SnapshotHead(Struct, frozen=True, kw_only=True):
     run: str
     incarnation: int
     sequence: int
+    part: int = 0
+    is_end: bool = True
     is_last: bool = False
 
 
 class _Entry(Struct):
-    """A worker's latest snapshot, as bytes until its content is asked for."""
+    """A worker's latest whole report, as bytes until its content is asked for."""
 
     head: SnapshotHead | None = None
-    raw: bytes = b""
+    raws: list[bytes] = field(default_factory=list)
     decoded: Snapshot | None = None
+    coming: int = -1  # the sequence of the one whose parts are gathered
+    parts: list[bytes] = field(default_factory=list)
 
 
 _decode_head: Final = msgspec.msgpack.Decoder(SnapshotHead).decode
@@ -48,7 +52,8 @@ class Ledger:
         self._live[incarnation] = _Entry()
 
     def take(self, raw: bytes) -> None:
-        """A snapshot came. Dropped: of another run, of a folded worker, or an older one.
+        """A snapshot, or a part of one, came. Dropped: of another run, of a folded worker, an older
+        one, and parts of one that does not become whole.
 
         msgspec.MsgspecError when it is damaged.
         """
@@ -56,8 +61,14 @@ class Ledger:
         entry = self._live.get(head.incarnation)
         if head.run != self._run or entry is None:
             return
-        if entry.head is None or head.sequence > entry.head.sequence:
-            entry.head, entry.raw, entry.decoded = head, raw, None
+        if head.sequence > entry.coming:
+            entry.coming, entry.parts = head.sequence, []
+        if head.sequence < entry.coming or head.part != len(entry.parts):
+            return  # older, or a part before it was lost
+        entry.parts.append(raw)
+        if head.is_end:
+            entry.head, entry.raws, entry.decoded = head, entry.parts, None
+            entry.parts = []
 
     def has_last(self, incarnation: int) -> bool:
         """Whether nothing more can come of this worker."""
@@ -84,6 +95,8 @@ class Ledger:
 
 
 def _content(entry: _Entry) -> Snapshot | None:
-    if entry.decoded is None and entry.raw:
-        entry.decoded = _decode_snapshot(entry.raw)
+    if entry.decoded is None and entry.raws:
+        entry.decoded = _decode_snapshot(entry.raws[0])
+        for raw in entry.raws[1:]:
+            entry.decoded.routes.update(_decode_snapshot(raw).routes)
     return entry.decoded

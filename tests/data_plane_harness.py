@@ -281,7 +281,13 @@ class Plane:
     def snapshot(self) -> Snapshot:
         """The counters of this moment."""
         snapshot = Snapshot(slot=3, pid=os.getpid(), incarnation=7, run="test", sequence=0)
-        self.call(lambda: self.plane.fill(snapshot))
+
+        def fill() -> None:
+            self.plane.fill(snapshot)
+            for routes, _ in self.plane.route_parts():
+                snapshot.routes |= routes
+
+        self.call(fill)
         return snapshot
 
     def counts(self, name: str = "r") -> RouteCounts:

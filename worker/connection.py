@@ -162,7 +162,7 @@ class Connection:
             if refusal:
                 self.end(ENDS[refusal], gate.why(refusal, self.client[0]))
                 return
-        if route.is_removed:  # by a reload while its first bytes were awaited
+        if route.name in route.removed:  # by a reload while its first bytes were awaited
             self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
         if route.terminator is not None:
             assert self.tls is not None  # such a route is found by a ClientHello alone

@@ -16,11 +16,10 @@ from shared.messages import (
     decode_supervisor_message,
     encode,
 )
-from shared.stats import Snapshot
 
 # A supervisor that reads nothing for so long is dead or stopped; messages beyond are dropped.
 _SEND_QUEUE: Final = 1000
-_STATS_QUEUE: Final = 8  # snapshots are cumulative: a lost one is harmless
+_STATS_QUEUE: Final = 8  # (parts of) snapshots; they are cumulative: a lost one is harmless
 _FLUSH_MS: Final = 1000  # for the last messages of an orderly end
 
 
@@ -59,17 +58,18 @@ class ControlClient:
         )
         self._send(self._dealer, encode(envelope))
 
-    def push(self, snapshot: Snapshot) -> None:
-        """Send a snapshot; dropped when the queue is full. Never waits."""
-        self._send(self._push, encode(snapshot))
+    async def push(self, raw: bytes) -> bool:
+        """Send a snapshot; waits a moment for room. False when it was not taken.
 
-    async def push_last(self, snapshot: Snapshot) -> None:
-        """Send the last snapshot, and wait for room a moment if need be."""
+        Whoever runs besides has had its turn by then.
+        """
         try:
             async with asyncio.timeout(_FLUSH_MS / 1000):
-                await self._push.send(encode(snapshot))
+                await self._push.send(raw)
         except TimeoutError:
-            return  # the supervisor reads nothing: it is dead or stopped
+            return False  # the supervisor reads nothing: it is dead or stopped
+        await asyncio.sleep(0)
+        return True
 
     def close(self, *, flush: bool) -> None:
         """Close both sockets. With ``flush`` what is queued still goes out, for a second at most.

@@ -6,14 +6,14 @@ import asyncio
 import errno
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.messages import Prepare, PrepareCertificates
 from shared.plan import AddressSet, Endpoints, RoutePlan
-from shared.stats import ListenerCounts, Snapshot
+from shared.stats import ListenerCounts, RouteCounts, Snapshot
 from worker.accept_pause import Reserve
 from worker.access import Access
 from worker.accounting import CELL_ACCEPTED, CELL_ENDED, account
@@ -29,7 +29,7 @@ from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
 from worker.reactor import TICK_S, Reactor
 from worker.refusals import LOGGED, Log, Refusals
-from worker.route_report import told_routes
+from worker.route_report import parts
 from worker.timer_wheel import TimerWheel
 from worker.tls_contexts import Contexts
 from worker.tls_engine import clear
@@ -182,19 +182,15 @@ class DataPlane:
                 listener.door = None  # it asks the rules of its own time; those of now hold
         self._held.committed(generation)
         if old is not None:
-            if removed := set(old.routes) - set(new.routes):
-                self._remove(old, removed)
+            if removed := self._lasting.serve(new.routes, old.routes):
+                self._remove(removed)
             self._chores.add(old.dismantle())
         self._poll_assigned()
-        draining = sum(
-            counts.active for name, counts in self._lasting.counts.items() if name not in new.routes
-        )
+        draining = self._lasting.draining()
         return len(self.open) - draining, draining
 
-    def _remove(self, old: Generation, removed: set[str]) -> None:
+    def _remove(self, removed: set[str]) -> None:
         now = self.reactor.look_at_clock()
-        for name in removed:
-            old.routes[name].is_removed = True
         for conn in list(self.open):
             if conn.route is not None and conn.route.name in removed:
                 conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
@@ -386,16 +382,19 @@ class DataPlane:
                     conn.touch()
 
     def fill(self, snapshot: Snapshot) -> None:
-        """Put the counters of this moment into ``snapshot``."""
+        """Put the counters of this moment into ``snapshot``, all but those of routes."""
         self._account(self.reactor.now)
-        served = self._current.routes if self._current is not None else {}
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
         snapshot.access_lines = self.access.lines
         snapshot.access_lines_dropped = self.access.dropped
         snapshot.limit_table_full = self.limits.not_counted
         snapshot.listeners = self._listener_counts
-        snapshot.routes = told_routes(self._lasting.counts, served, self.reactor.now)
+
+    def route_parts(self) -> Iterator[tuple[dict[str, RouteCounts], bool]]:
+        """The counters of routes, some at a time, each with whether no part follows."""
+        served = self._current.routes if self._current is not None else {}
+        return parts(self._lasting.counts, served, self.reactor.now)
 
     def last_words(self) -> None:
         """Write what waits for a log; nothing is logged after it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 from weakref import ref
@@ -39,6 +39,23 @@ class Lasting:
     def __init__(self) -> None:
         self.counts: dict[str, RouteCounts] = {}
         self.balance: dict[str, BalanceState] = {}
+        self.removed: set[str] = set()  # routes that were served once; all routes share this set
+        self.leaving: set[str] = set()  # of these, such as connections may still hold
+
+    def serve(self, new: Mapping[str, Route], old: Mapping[str, Route]) -> set[str]:
+        """These routes are served from now on; returns the names of those that are not any more."""
+        gone = old.keys() - new.keys()
+        self.removed.difference_update(new)  # in place: every route asks this set
+        self.removed.update(gone)
+        self.leaving &= self.removed
+        self.leaving |= gone
+        return gone
+
+    def draining(self) -> int:
+        """The connections of routes that are not served any more."""
+        active = {name: self.counts[name].active for name in self.leaving}
+        self.leaving = {name for name, count in active.items() if count}
+        return sum(active.values())
 
     def of(self, name: str) -> tuple[RouteCounts, BalanceState]:
         """The counters and the balancing of this route."""
@@ -57,9 +74,9 @@ class Route:
         "gate",
         "has_short_timeouts",
         "is_coded",
-        "is_removed",
         "name",
         "plan",
+        "removed",
         "rules",
         "send_header",
         "terminator",
@@ -74,7 +91,7 @@ class Route:
         self.gate = gate
         self.name = plan.name
         self.counts, state = lasting.of(plan.name)
-        self.is_removed = False
+        self.removed = lasting.removed
         timeouts = plan.timeouts
         # Whether a relay's deadline can come before the one that its dial stood under.
         self.has_short_timeouts = any(
@@ -206,6 +223,7 @@ class Generation:
         To free thousands of routes at once would hold the loop. What finds them goes first, as
         soon as no client whose first bytes are awaited needs it.
         """
+        yield  # what gives it up, a commit, is a long step already
         matchers, routes = list(self.matchers.values()), list(self.routes.values())
         self.matchers, self.routes, self._users = {}, {}, {}
         in_use = [ref(matcher) for matcher in matchers]

@@ -12,7 +12,6 @@ import mmap
 import os
 import signal
 import socket
-import time
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +23,6 @@ from shared.log import Logging, LogSettings
 from shared.messages import (
     HEARTBEAT_S,
     ROUTES_PER_MESSAGE,
-    STATS_S,
     Abort,
     Assign,
     Assigned,
@@ -51,7 +49,7 @@ from shared.messages import (
     TicketSecret,
     WorkerMessage,
 )
-from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS, Snapshot
+from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS
 from worker import data_plane
 from worker.build import Build
 from worker.control_client import ControlClient
@@ -59,9 +57,7 @@ from worker.data_plane import DataPlane
 from worker.descriptors import DescriptorChannel
 from worker.limits import Limits
 from worker.orphan import OrphanLock, stop_accepting
-
-# Of a worker's time: what its reports of counters may take.
-REPORT_SHARE: Final = 0.02
+from worker.reporter import Reporter
 
 # Blocked from before the fork until the handlers stand: an early TERM must not kill a worker.
 SIGNALS: Final = (
@@ -134,12 +130,12 @@ class _Worker:
         if (data_plane.__file__ or "").endswith(".py"):
             self._log.info("the hot path runs from source: it was not compiled, or not wanted")
         self._client = ControlClient(spawn, os.getpid())
+        self._reporter = Reporter(spawn, self._plane, self._client, logging)
         self._build = Build(self._plane, self._say, self._loop.call_soon)
         self._channel = DescriptorChannel(
             self._loop, channel, self._on_socket, self._on_supervisor_lost
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._sequence = 0
         self._indexes = 0  # sockets per listener, as far as any have come
         self._is_orphan = False
         self._orphan_lock: OrphanLock | None = None
@@ -151,7 +147,7 @@ class _Worker:
         """Serve until told to end; returns the exit status."""
         self._take_signals()
         self._client.say(Hello())
-        for duty in (self._receive(), self._beat(), self._report()):
+        for duty in (self._receive(), self._beat(), self._reporter.run()):
             self._tasks.append(self._loop.create_task(self._guarded(duty)))
         code = await self._done
         for task in self._tasks:
@@ -161,8 +157,9 @@ class _Worker:
 
     def _say(self, body: WorkerMessage) -> None:
         if isinstance(body, Committed):
-            self._client.push(self._snapshot())  # so that `status` shows at once what drains
-        self._client.say(body)
+            self._reporter.report_then(body)  # so that `status` shows at once what drains
+        else:
+            self._client.say(body)
 
     # Ends
 
@@ -187,7 +184,7 @@ class _Worker:
             if self._orphan_lock:
                 self._orphan_lock.close()
             return
-        await self._client.push_last(self._snapshot(is_last=code == EXIT_OK))
+        await self._reporter.report(is_last=code == EXIT_OK)
         self._client.close(flush=True)
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -347,35 +344,6 @@ class _Worker:
             due = self._loop.time() + HEARTBEAT_S
             await asyncio.sleep(HEARTBEAT_S)
             self._lag_s = max(0.0, self._loop.time() - due)
-
-    async def _report(self) -> None:
-        pause_s = STATS_S
-        while True:
-            await asyncio.sleep(pause_s)
-            begin = time.thread_time()
-            snapshot = self._snapshot()
-            # With thousands of routes in use each half takes 10 ms: traffic goes on between them,
-            # and reports come less often.
-            cost_s = time.thread_time() - begin
-            await asyncio.sleep(0)
-            begin = time.thread_time()
-            self._client.push(snapshot)
-            cost_s += time.thread_time() - begin
-            pause_s = max(STATS_S, cost_s / REPORT_SHARE)
-
-    def _snapshot(self, *, is_last: bool = False) -> Snapshot:
-        self._sequence += 1
-        snapshot = Snapshot(
-            slot=self._spawn.slot,
-            pid=os.getpid(),
-            incarnation=self._spawn.incarnation,
-            run=self._spawn.run,
-            sequence=self._sequence,
-            is_last=is_last,
-            log_lines_dropped=self._logging.dropped,
-        )
-        self._plane.fill(snapshot)
-        return snapshot
 
     def _log_event(self, level: str, message: str, fields: dict[str, str]) -> None:
         getattr(self._log, level)(message, **fields)
