@@ -11,6 +11,7 @@ from msgspec import to_builtins
 from shared.errors import Problem
 from shared.messages import Reply, Request
 from supervisor.overview import Overview
+from supervisor.receipts import Receipts
 from supervisor.reload import Outcome
 from supervisor.resize import RESIZE_S, Resized
 from supervisor.shutdown import Stopped
@@ -25,7 +26,9 @@ TIMED_OUT: Final = 5
 class Commanded(Protocol):
     """What of the supervisor the commands need."""
 
-    def request_reload(self) -> asyncio.Future[Outcome]: ...
+    def request_reload(
+        self, read: asyncio.Future[None] | None = None
+    ) -> asyncio.Future[Outcome]: ...
 
     def request_resize(self, change: int, timeout_s: float) -> asyncio.Future[Resized]: ...
 
@@ -38,6 +41,7 @@ class Commands:
     def __init__(self, supervisor: Commanded, overview: Overview) -> None:
         self._supervisor = supervisor
         self._overview = overview
+        self._receipts = Receipts()
         self._verbs: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -45,6 +49,7 @@ class Commands:
             "workers": self._workers,
             "resize": self._resize,
             "reload": self._reload,
+            "received": self._received,
             "stop": self._stop,
         }
 
@@ -83,9 +88,18 @@ class Commands:
         errors = [] if resized.problem is None else [resized.problem]
         return Reply(exit_code=code, data=self._overview.workers(), errors=errors)
 
-    async def _reload(self, _: dict[str, Any]) -> Reply:
-        # Shielded: others may wait for the same reload.
-        outcome = await asyncio.shield(self._supervisor.request_reload())
+    async def _received(self, arguments: dict[str, Any]) -> Reply:
+        self._receipts.came(arguments.get("receipt"))
+        return Reply(exit_code=OK)
+
+    async def _reload(self, arguments: dict[str, Any]) -> Reply:
+        receipt = arguments.get("receipt")
+        read = self._receipts.expect(receipt)
+        try:
+            # Shielded: others may wait for the same reload.
+            outcome = await asyncio.shield(self._supervisor.request_reload(read))
+        finally:
+            self._receipts.answered(receipt)
         data = {
             "generation": outcome.generation,
             "seconds": outcome.seconds,

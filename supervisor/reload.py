@@ -75,8 +75,11 @@ class Reloader:
         self._retirement = retirement
         self._last_generation = served.plan.generation
 
-    async def reload(self) -> Outcome:
-        """Read the config and serve by it, or change nothing and say why."""
+    async def reload(self, readers: Iterable[asyncio.Future[None]] = ()) -> Outcome:
+        """Read the config and serve by it, or change nothing and say why.
+
+        ``readers``: each is done when one who asked has read the answer.
+        """
         started = time.monotonic()
         old = self.served
         errors: list[Problem] = []
@@ -92,7 +95,7 @@ class Reloader:
             errors = [Problem(message=str(error), code="refused")]
         else:
             self.served = new
-            self._retirement.begin(_ids(old.plan) - _ids(new.plan))
+            self._retirement.begin(_ids(old.plan) - _ids(new.plan), readers)
         difference = compare(old.plan.routes, self.served.plan.routes)
         return Outcome(
             is_ok=not errors,

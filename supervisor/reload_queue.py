@@ -54,13 +54,19 @@ class ReloadQueue:
         self._loop = asyncio.get_running_loop()
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._next: asyncio.Future[Outcome] | None = None
+        self._readers: list[asyncio.Future[None]] = []  # of the answer to that
         self._waited_for: set[asyncio.Future[Any]] = set()
 
-    def request(self) -> asyncio.Future[Outcome]:
-        """Ask for a reload, after the one under way; all who ask meanwhile share its outcome."""
+    def request(self, read: asyncio.Future[None] | None = None) -> asyncio.Future[Outcome]:
+        """Ask for a reload, after the one under way; all who ask meanwhile share its outcome.
+
+        ``read``: done when whoever asks has read the answer, and at the latest some time after it.
+        """
         if self._next is None:
-            self._next = self._future()
+            self._next, self._readers = self._future(), []
             self._jobs.put_nowait(self._serve_reload)
+        if read is not None:
+            self._readers.append(read)
         return self._next
 
     def request_resize(self, change: int, timeout_s: float = RESIZE_S) -> asyncio.Future[Resized]:
@@ -92,20 +98,21 @@ class ReloadQueue:
 
     async def _serve_reload(self) -> None:
         future, self._next = self._next, None
+        readers = self._readers
         self.is_busy = True
         try:
             assert future is not None
-            await _settle(future, self._reload())
+            await _settle(future, self._reload(readers))
         finally:
             self.is_busy = False
 
-    async def _reload(self) -> Outcome:
+    async def _reload(self, readers: list[asyncio.Future[None]]) -> Outcome:
         old = self._reloader.served.config
         outcome = None
         self._service.reloading()
         try:
             try:
-                outcome = await self._reloader.reload()
+                outcome = await self._reloader.reload(readers)
             except Exception as error:
                 # Our bug; but whoever waits must hear of it, and nothing was committed.
                 self._log.exception("reload failed")

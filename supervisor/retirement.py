@@ -8,7 +8,7 @@ sockets. One that a reload wanted back, and that was refused then, goes on where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -18,10 +18,10 @@ from shared.log import Logger
 from supervisor.listeners import Listeners, overlap
 from supervisor.worker_pool import WorkerPool
 
-# Whoever dials before the answer to the reload has come to who asked for it is to be served; on a
-# busy machine it is a while until the command has said it, and a SYN that another listener has
-# dropped comes again after a second. With a handshake and what the workers get, the port is closed
-# within 4 s (design section 2).
+# Whoever dials before the reload has returned is to be served. After the answer has been read, it
+# is a while on a busy machine until the command has said it and ended, and a SYN that another
+# listener has dropped comes again after a second. With a handshake and what the workers get, the
+# port is closed within 4 s (design section 2).
 _ANSWER_S: Final = 1.25
 _SYN_AGAIN_S: Final = 1.1  # after a SYN that was dropped
 _ACCEPT_S: Final = 1.3  # for the workers to say that nothing waits; one that hangs is known by then
@@ -52,14 +52,18 @@ class Retirement:
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, ids: Iterable[int]) -> None:
-        """These ports left the config; returns at once."""
+    def begin(self, ids: Iterable[int], readers: Iterable[asyncio.Future[None]] = ()) -> None:
+        """These ports left the config; returns at once.
+
+        ``readers``: they do not leave before these are done (`supervisor/receipts.py`).
+        """
         self._start(
             {
                 listener: _Leaving(0, self._left_at(listener))
                 for listener in ids
                 if listener in self._listeners.held
-            }
+            },
+            list(readers),
         )
 
     async def take_back(self, ids: Iterable[int]) -> list[int]:
@@ -121,7 +125,9 @@ class Retirement:
                 left_at = max(left_at, dropped_until + _SYN_AGAIN_S - _ANSWER_S)
         return left_at
 
-    def _start(self, leaving: dict[int, _Leaving]) -> None:
+    def _start(
+        self, leaving: dict[int, _Leaving], readers: Collection[asyncio.Future[None]] = ()
+    ) -> None:
         gone = {id_: one for id_, one in leaving.items() if id_ in self._listeners.held}
         if not gone:
             return
@@ -131,12 +137,20 @@ class Retirement:
             held.is_retiring, held.is_returning = True, False
             one.number, one.is_closing = self._number, False
             self._leaving[listener] = one
-        task = asyncio.get_running_loop().create_task(self._retire(set(gone), self._number))
+        task = asyncio.get_running_loop().create_task(
+            self._retire(set(gone), self._number, readers)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _retire(self, gone: set[int], number: int) -> None:
+    async def _retire(
+        self, gone: set[int], number: int, readers: Collection[asyncio.Future[None]]
+    ) -> None:
         loop = asyncio.get_running_loop()
+        if readers:
+            await asyncio.wait(readers)
+            for one in self._left(gone, number).values():
+                one.left_at = max(one.left_at, loop.time())
         await asyncio.sleep(self._due(gone, number, _ANSWER_S) - loop.time())
         left = self._left(gone, number)
         if problem := self._listeners.stop_accepting(left):

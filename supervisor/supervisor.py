@@ -324,9 +324,9 @@ class Supervisor:
 
     # Reload, resize and stop
 
-    def request_reload(self) -> asyncio.Future[Outcome]:
+    def request_reload(self, read: asyncio.Future[None] | None = None) -> asyncio.Future[Outcome]:
         """See `ReloadQueue.request`."""
-        return self._reloads.request()
+        return self._reloads.request(read)
 
     def request_resize(self, change: int, timeout_s: float = RESIZE_S) -> asyncio.Future[Resized]:
         """See `ReloadQueue.request_resize`."""

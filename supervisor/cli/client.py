@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,9 @@ DEGRADED: Final = 4
 TIMED_OUT: Final = 5
 INTERRUPTED: Final = 130
 
+# Answers whose coming is acknowledged, and how long that may take to go out.
+_ACKNOWLEDGED: Final = ("reload",)
+_RECEIPT_MS: Final = 200
 _GLANCE_S: Final = 0.25  # how often a wait looks whether the supervisor still lives
 
 
@@ -39,6 +43,9 @@ def ask(directory: Path, verb: str, arguments: dict[str, Any], timeout_s: float 
         return refusal
     if runtime_dir.running_pid(directory) is None:
         return not_running(directory)
+    receipt = secrets.token_hex(8) if verb in _ACKNOWLEDGED else ""
+    if receipt:
+        arguments = {**arguments, "receipt": receipt}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     # ZeroMQ's own context, not the shared one: nothing of this call outlives it.
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
@@ -50,7 +57,11 @@ def ask(directory: Path, verb: str, arguments: dict[str, Any], timeout_s: float 
                 return timed_out(f"no answer to `{verb}` within {timeout_s:g} s")
             if runtime_dir.running_pid(directory) is None and not socket.poll(0):
                 return _ended(verb)
-        return _decode(socket.recv())
+        raw = socket.recv()
+        if receipt:
+            socket.setsockopt(zmq.LINGER, _RECEIPT_MS)
+            socket.send(encode(Request(verb="received", arguments={"receipt": receipt})))
+        return _decode(raw)
 
 
 def not_ours(directory: Path) -> Reply | None:

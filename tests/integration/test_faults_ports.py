@@ -10,7 +10,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import zmq
 
+from shared.messages import Request, decode_reply, encode
+from shared.runtime_files import CONTROL_SOCKET
 from tests.conftest import StartProxyctl
 from tests.helpers.named_echo import Dialler, LongConnection, are_ready, named_route, serve
 from tests.helpers.processes import Config
@@ -19,6 +22,7 @@ from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
 
 RETIRED_S = 4.0  # within which a removed port is refused (design section 2)
+GONE_S = 5.0  # within which an answer is read, or its reader is gone
 RANGE = 6
 
 
@@ -59,6 +63,39 @@ def free_range() -> int:
                 continue
             return first
     raise AssertionError("no ports in a row are free")
+
+
+def test_removed_port_serves_until_the_answer_has_been_read(
+    proxyctl: StartProxyctl, target: Target
+) -> None:
+    """However late its reader is; one that is gone is waited for no longer than some seconds."""
+    kept, removed = free_ports(2)
+    running = proxyctl(config_of(target, [kept, removed]))
+    late_s = RETIRED_S - 0.5  # without a receipt it is refused by now
+    with Dialler(removed) as dialler, zmq.Context() as context, context.socket(zmq.REQ) as caller:
+        serves_on(dialler)
+        running.write(config_of(target, [kept]))
+        caller.setsockopt(zmq.LINGER, 1000)
+        caller.connect(f"ipc://{running.runtime_dir / CONTROL_SOCKET}")
+        caller.send(encode(Request(verb="reload", arguments={"receipt": "mine"})))
+        assert decode_reply(caller.recv()).exit_code == 0
+        end = time.monotonic() + late_s
+        wait_until(lambda: dialler.failures or time.monotonic() > end, "it is late")
+        caller.send(encode(Request(verb="received", arguments={"receipt": "mine"})))
+        read = time.monotonic()
+        assert decode_reply(caller.recv()).exit_code == 0
+        refused_in_time(removed)
+        wait_until(lambda: dialler.failures, "its clients see it")
+        dialler.stop()
+        assert all(one.began > read and one.is_refused for one in dialler.failures)
+    running.write(config_of(target, [kept, removed]))
+    assert running.ask("reload").exit_code == 0
+    running.write(config_of(target, [kept]))
+    with zmq.Context() as context, context.socket(zmq.REQ) as caller:
+        caller.connect(f"ipc://{running.runtime_dir / CONTROL_SOCKET}")
+        caller.send(encode(Request(verb="reload", arguments={"receipt": "lost"})))
+        assert decode_reply(caller.recv()).exit_code == 0
+    wait_until(lambda: is_refused(removed), "it is refused", GONE_S + RETIRED_S)
 
 
 def test_removed_port_serves_what_was_dialled_before(

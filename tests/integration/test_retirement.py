@@ -106,6 +106,28 @@ def test_a_port_that_leaves_again_has_its_full_time(monkeypatch: pytest.MonkeyPa
     run(scenario)
 
 
+def test_a_port_leaves_once_all_who_asked_have_read_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until then it serves, however long that takes."""
+    monkeypatch.setattr(module, "_ANSWER_S", 0.1)
+
+    async def scenario(site: Site) -> None:
+        loop = asyncio.get_running_loop()
+        readers: list[asyncio.Future[None]] = [loop.create_future(), loop.create_future()]
+        site.retirement.begin([ID], readers)
+        for reader in readers:
+            end = loop.time() + 0.3
+            while loop.time() < end:
+                with site.dial() as dial:
+                    assert await asyncio.to_thread(is_through, dial, 0.2)
+            reader.set_result(None)
+        await site.closed_after()
+        assert is_refused(site.port)
+
+    run(scenario)
+
+
 def test_a_port_lets_nobody_in_for_a_generation_that_may_be_refused() -> None:
     """Its workers may hold it no more: SYNs are dropped until it is final, or it is closed."""
 
