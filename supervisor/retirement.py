@@ -23,8 +23,17 @@ from supervisor.worker_pool import WorkerPool
 # listener has dropped comes again after a second. With a handshake and what the workers get, the
 # port is closed within 4 s (design section 2).
 _ANSWER_S: Final = 1.25
-_SYN_AGAIN_S: Final = 1.1  # after a SYN that was dropped
+_CLOSED_S: Final = 4.0
+_EMPTY_S: Final = 0.3  # until nothing waits any more, on a busy machine
+_SYN_FIRST_S: Final = (
+    0.8  # who drops SYNs for longer may drop one that is sent again after a second
+)
+_SYN_AGAIN_S: Final = 1.1  # until a SYN that was dropped comes again
+_SYN_LATER_S: Final = (
+    2.1  # the same where it was dropped twice: the third follows two seconds later
+)
 _ACCEPT_S: Final = 1.3  # for the workers to say that nothing waits; one that hangs is known by then
+_LOOK_S: Final = 0.02
 
 
 class _Leaving(Struct):
@@ -98,7 +107,12 @@ class Retirement:
             task.cancel()
 
     async def accept_what_waits(self, ids: set[int], timeout_s: float) -> None:
-        """Have the workers accept all that waits at these listeners and close their copies."""
+        """Have the workers accept all that waits at these listeners and close their copies.
+
+        Over once nothing waits: any worker accepts for all, and who holds copies still, perhaps
+        because it hangs, holds nothing up. SYNs are dropped meanwhile, and a client sends its own
+        again after a second: by then whoever takes the port over is to have it.
+        """
         pool = self._pool
         asked = [worker for worker in pool.workers.values() if worker.has_said_hello]
         for worker in asked:
@@ -112,18 +126,26 @@ class Retirement:
                 for worker in asked
             )
 
-        if not await pool.wait(are_all_done, timeout_s):
-            self._log.warning("a worker has not closed its listeners in time")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while not await pool.wait(are_all_done, _LOOK_S):
+            if asked and self._listeners.wait_in(ids) is False:
+                return
+            if loop.time() >= end:
+                self._log.warning("a worker has not closed its listeners in time")
+                return
 
     def _left_at(self, listener: int) -> float:
         """Now; later where another one that overlaps drops SYNs, which are then sent again here."""
         held = self._listeners.held
-        left_at = asyncio.get_running_loop().time()
+        left_at = now = asyncio.get_running_loop().time()
         for other, one in self._leaving.items():
             if one.filtered_at is not None and overlap(held[other].plan, held[listener].plan):
-                dropped_until = one.filtered_at + handshake_s(self._listeners, [other])
-                left_at = max(left_at, dropped_until + _SYN_AGAIN_S - _ANSWER_S)
-        return left_at
+                dropped_s = handshake_s(self._listeners, [other])
+                again_s = _SYN_AGAIN_S if dropped_s < _SYN_FIRST_S else _SYN_LATER_S
+                left_at = max(left_at, one.filtered_at + dropped_s + again_s - _ANSWER_S)
+        latest = now + _CLOSED_S - _ANSWER_S - handshake_s(self._listeners, [listener]) - _EMPTY_S
+        return min(left_at, latest)
 
     def _start(
         self, leaving: dict[int, _Leaving], readers: Collection[asyncio.Future[None]] = ()

@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,10 +33,24 @@ class NoWorkers:
         self.may_close = asyncio.Event()
         self.may_close.set()
 
+        self.generations = self
+
+    def hangs(self) -> None:
+        """From now on there is a worker that takes no order."""
+        self.workers[1] = SimpleNamespace(
+            has_said_hello=True, is_silent=False, incarnation=1, retiring=set()
+        )
+
+    def retire(self, worker: Any, ids: set[int]) -> None:
+        """As `Generations.retire`."""
+        worker.retiring |= ids
+
     async def wait(self, is_so: Callable[[], bool], timeout_s: float | None) -> bool:
         """As the real one."""
         self.is_asked.set()
         await self.may_close.wait()
+        if not is_so() and timeout_s is not None:
+            await asyncio.sleep(timeout_s)
         return is_so()
 
 
@@ -83,6 +98,11 @@ def run(scenario: Callable[[Site], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
 
 
+def is_readable(listener: socket.socket) -> bool:
+    """Whether somebody waits to be accepted."""
+    return bool(select.select([listener], [], [], 0)[0])
+
+
 def is_through(dial: socket.socket, timeout_s: float) -> bool:
     """Whether the handshake completes within that time."""
     return bool(select.select([], [dial], [], timeout_s)[1])
@@ -123,6 +143,30 @@ def test_a_port_leaves_once_all_who_asked_have_read_the_answer(
                     assert await asyncio.to_thread(is_through, dial, 0.2)
             reader.set_result(None)
         await site.closed_after()
+        assert is_refused(site.port)
+
+    run(scenario)
+
+
+def test_a_port_closes_once_nothing_waits_there_though_a_worker_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SYNs are dropped no longer than need be, and who waits is accepted first."""
+    monkeypatch.setattr(module, "_ANSWER_S", 0.0)
+    monkeypatch.setattr(module, "_ACCEPT_S", 60.0)  # a worker that hangs would hold it so long
+
+    async def scenario(site: Site) -> None:
+        site.pool.hangs()
+        with site.dial() as dial:
+            assert await asyncio.to_thread(is_through, dial, 1.0)
+            site.retirement.begin([ID])
+            await site.pool.is_asked.wait()
+            for _ in range(20):
+                assert ID in site.listeners.held
+                await site.pool.wait(lambda: False, 0.02)
+            waiting = [one for one in site.listeners.held[ID].sockets if is_readable(one)]
+            waiting[0].accept()[0].close()
+            await site.closed_after()
         assert is_refused(site.port)
 
     run(scenario)
