@@ -30,6 +30,11 @@ class End(StrEnum):
     TLS_TIMEOUT = "tls_timeout"
     TLS_ON_PLAIN = "tls_on_plain"  # a ClientHello where every route is for others
     PLAIN_ON_TLS = "plain_on_tls"  # no ClientHello where every route is for TLS clients
+    BAD_REQUEST = "bad_request"  # what could be read in two ways, RFC 9112 section 11.2
+    HEAD_TIMEOUT = "head_timeout"
+    BAD_ANSWER = "bad_answer"  # of a target, to an HTTP request
+    RESPONSE_TIMEOUT = "response_timeout"
+    AUTH = "auth"
     CONNECT_FAILED = "connect_failed"
     CONNECT_TIMEOUT = "connect_timeout"
     IDLE_TIMEOUT = "idle_timeout"
@@ -37,6 +42,7 @@ class End(StrEnum):
     LIFETIME = "lifetime"
     ROUTE_REMOVED = "route_removed"
     DRAIN_DEADLINE = "drain_deadline"
+    DRAINED = "drained"  # an HTTP connection, between two requests or behind the last answer
     STOPPED = "stopped"
     KILLED = "killed"
     OVERLOAD = "overload"

@@ -79,6 +79,14 @@ class ProxyHeaderError(ProtocolError):
     """A PROXY protocol header is malformed, too long, or fails its checksum."""
 
 
+class HttpError(ProtocolError):
+    """A head or a body that is not accepted. ``status``: of the answer to a client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ClientHelloError(ProtocolError):
     """A TLS ClientHello is malformed, or longer than is accepted."""
 

@@ -21,8 +21,8 @@ ProxyVersion = Literal["v1", "v2"]
 class Timeouts(Struct, frozen=True, kw_only=True, gc=False):
     """Seconds; a route's own values are already laid over the global ones.
 
-    0 means none for idle and lifetime, at once for half_closed and drain. ``idle`` has the
-    keep_alive mode worked in (extended: times 6; immortal: 0).
+    0 means none for idle, lifetime and response, at once for half_closed and drain. ``idle`` has
+    the keep_alive mode worked in (extended: times 6; immortal: 0).
     """
 
     connect: float = 30.0
@@ -32,6 +32,9 @@ class Timeouts(Struct, frozen=True, kw_only=True, gc=False):
     half_closed: float = 30.0
     lifetime: float = 0.0
     drain: float = 30.0
+    request_head: float = 30.0
+    http_keep_alive: float = 75.0
+    response: float = 0.0
 
 
 class ProxyPolicy(Struct, frozen=True, kw_only=True, gc=False):
@@ -91,8 +94,8 @@ class RatePlan(Struct, frozen=True, kw_only=True, gc=False):
 class IdentityPlan(Struct, frozen=True, kw_only=True, gc=False):
     """One rule of the second phase: who it is for, and from where they may come.
 
-    ``match``: (field, glob) pairs that must all hold; the fields are sni, cn, san, subject, issuer
-    and fingerprint. ``allow`` and ``block`` as in SecurityPlan.
+    ``match``: (field, glob) pairs that must all hold; the fields are sni, cn, san, subject, issuer,
+    fingerprint and user. ``allow`` and ``block`` as in SecurityPlan.
     """
 
     match: tuple[tuple[str, str], ...]
@@ -189,6 +192,88 @@ class UpstreamTlsPlan(Struct, frozen=True, kw_only=True, gc=False):
     alpn: tuple[str, ...] = ()
 
 
+class FieldMatch(Struct, frozen=True, kw_only=True, gc=False):
+    """A header, query parameter or cookie that a request must have.
+
+    One of its values must be among ``values``, or match ``regex`` as a whole; with neither it must
+    only be there. ``name`` of a header is in lower case.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    regex: str = ""
+
+
+class HttpMatch(Struct, frozen=True, kw_only=True, gc=False):
+    """What of a request decides; every criterion that is given must hold."""
+
+    paths: tuple[str, ...] = ()  # "/a", "/v1/*", "/users/:id/x"; one of them
+    methods: tuple[str, ...] = ()  # one of them
+    headers: tuple[FieldMatch, ...] = ()
+    query: tuple[FieldMatch, ...] = ()
+    cookies: tuple[FieldMatch, ...] = ()
+
+
+class FieldRules(Struct, frozen=True, kw_only=True, gc=False):
+    """What is done to the fields of a head, in this order: remove, set, add.
+
+    (name, template) pairs, names as configured; templates are texts of `shared/http/templates.py`.
+    """
+
+    remove: tuple[str, ...] = ()
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+
+
+class AnswerPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """An answer of our own. ``headers`` and ``location`` are templates; ``body`` is sent as it is.
+
+    ``location``: of a redirect; "" else.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    location: str = ""
+
+
+class AuthPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """Who may use a route, by Basic authentication (RFC 7617). Its repr shows no hash.
+
+    ``allow_plain`` False: asked for over TLS only. ``digest``: equal exactly for equal users.
+    """
+
+    realm: str
+    users: tuple[tuple[str, str], ...]  # (name, bcrypt hash)
+    allow_plain: bool = False
+    digest: str  # hexadecimal
+
+    def __repr__(self) -> str:
+        return f"AuthPlan({self.realm!r})"
+
+
+class HttpPlan(Struct, frozen=True, kw_only=True, gc=False):
+    """How a route speaks HTTP; what the route says is laid over the global `http`."""
+
+    match: HttpMatch = HttpMatch()
+    answer: AnswerPlan | None = None  # redirect, respond; None: forward to a target
+    head_limit: int = 32768
+    field_limit: int = 100
+    body_limit: int = 0  # bytes; 0: none
+    trusted_forwarders: tuple[str, ...] = ()  # networks
+    error_pages: tuple[tuple[int, AnswerPlan], ...] = ()  # by status
+    maintenance: AnswerPlan | None = None  # 503, with Retry-After, when every dial failed
+    upgrades: tuple[str, ...] = ("websocket",)  # lower case
+    underscores: Literal["drop", "pass"] = "drop"
+    upstream_idle: float = 60.0  # seconds
+    request: FieldRules = FieldRules()
+    response: FieldRules = FieldRules()
+    strip_prefix: str = ""
+    add_prefix: str = ""
+    host: str = "preserve"  # preserve, target, or a name
+    auth: AuthPlan | None = None  # None: nobody is asked who they are
+
+
 class RoutePlan(Struct, frozen=True, kw_only=True, gc=False):
     """One route. Known by its name over generations."""
 
@@ -210,6 +295,7 @@ class RoutePlan(Struct, frozen=True, kw_only=True, gc=False):
     security: SecurityPlan | None = None  # in addition to that of the plan
     terminate: TlsPlan | None = None  # None: bytes pass as they are
     upstream_tls: UpstreamTlsPlan | None = None  # None: the target gets plain bytes
+    http: HttpPlan | None = None  # None: bytes are relayed (protocol tcp)
     fingerprint: str = ""  # of everything above: differs exactly when the route changed
 
 

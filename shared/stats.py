@@ -18,6 +18,9 @@ from shared.ends import End
 CONNECT_BUCKETS: Final = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+# A dial is given up after some seconds, while an upload or a stream of events may last for minutes.
+# Begins with all of CONNECT_BUCKETS: `Histogram` relies on that.
+REQUEST_BUCKETS: Final = (*CONNECT_BUCKETS, 30.0, 60.0, 300.0)
 
 # Rows of counts in shared memory: accepted, dialled, ended. Each row has a cache line of its own:
 # two workers that write to one line make each other wait for it.
@@ -26,15 +29,45 @@ COUNT_ROW_CELLS: Final = 8
 
 
 class Histogram(Struct):
-    """Counts per bucket of CONNECT_BUCKETS (one more for what is over), and the sum of seconds."""
+    """Counts per bucket (one more for what is over), and the sum of seconds.
+
+    The upper bounds are the first ones of REQUEST_BUCKETS, as many as there are buckets less one:
+    CONNECT_BUCKETS as it is made here, all of them as `request_histogram` makes it.
+    """
 
     buckets: list[int] = field(default_factory=lambda: [0] * (len(CONNECT_BUCKETS) + 1))
     total: float = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.buckets[bisect_left(CONNECT_BUCKETS, seconds)] += 1
+        buckets = self.buckets
+        buckets[bisect_left(REQUEST_BUCKETS, seconds, 0, len(buckets) - 1)] += 1
         self.total += seconds
+
+    def bounds(self) -> tuple[float, ...]:
+        """Upper bounds in seconds of all buckets but the last."""
+        return REQUEST_BUCKETS[: len(self.buckets) - 1]
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds within which ``share`` (0 to 1) of all durations were; None: there were none.
+
+        Within a bucket they are taken to be spread evenly; of those over the last bound only that
+        is known, so it is the answer.
+        """
+        wanted = share * sum(self.buckets)
+        if not wanted:
+            return None
+        below, low = 0, 0.0
+        for bound, count in zip(self.bounds(), self.buckets, strict=False):
+            if count and below + count >= wanted:
+                return low + (bound - low) * (wanted - below) / count
+            below, low = below + count, bound
+        return low
+
+
+def request_histogram() -> Histogram:
+    """A Histogram with all of REQUEST_BUCKETS."""
+    return Histogram([0] * (len(REQUEST_BUCKETS) + 1))
 
 
 class ListenerCounts(Struct):
@@ -46,6 +79,7 @@ class ListenerCounts(Struct):
     tls_handshakes: dict[str, int] = field(
         default_factory=dict
     )  # result: new, resumed, failed, timeout
+    requests: dict[str, int] = field(default_factory=dict)  # that no route took, by "4xx"
 
 
 class TargetCounts(Struct):
@@ -57,6 +91,9 @@ class TargetCounts(Struct):
     sent: int = 0
     connect_failures: dict[str, int] = field(default_factory=dict)  # by reason
     is_up: bool = True
+    requests: dict[str, int] = field(
+        default_factory=dict
+    )  # that it was sent, by "2xx" of the answer
 
 
 class RouteCounts(Struct):
@@ -70,6 +107,24 @@ class RouteCounts(Struct):
     ends: dict[str, int] = field(default_factory=dict)
     targets: dict[str, TargetCounts] = field(default_factory=dict)
     connect: Histogram = field(default_factory=Histogram)
+    # Of HTTP. ``requests``: that no target was sent, by the "4xx" of the answer. The histograms
+    # have REQUEST_BUCKETS, and are None where the route does not speak HTTP.
+    requests: dict[str, int] = field(default_factory=dict)
+    request: Histogram | None = None  # from the request's first byte to the answer's last
+    first_byte: Histogram | None = None  # from the request's end to the answer's first byte
+
+    def speak_http(self) -> None:
+        """Have histograms of requests from now on; those that are there stay."""
+        self.request = self.request or request_histogram()
+        self.first_byte = self.first_byte or request_histogram()
+
+    def requests_by_class(self) -> dict[str, int]:
+        """All requests that the route took, by the "2xx" of the answer, in order."""
+        counts: dict[str, int] = {}
+        _add_counts(counts, self.requests)
+        for target in self.targets.values():
+            _add_counts(counts, target.requests)
+        return dict(sorted(counts.items()))
 
 
 class Snapshot(Struct, kw_only=True):
@@ -119,6 +174,13 @@ def add_target(into: TargetCounts, other: TargetCounts) -> None:
     into.sent += other.sent
     into.is_up = into.is_up and other.is_up
     _add_counts(into.connect_failures, other.connect_failures)
+    _add_counts(into.requests, other.requests)
+
+
+def _add_histogram(into: Histogram, other: Histogram) -> None:
+    into.total += other.total
+    for index, count in enumerate(other.buckets):
+        into.buckets[index] += count
 
 
 def _add_route(into: RouteCounts, other: RouteCounts) -> None:
@@ -128,9 +190,14 @@ def _add_route(into: RouteCounts, other: RouteCounts) -> None:
     into.received += other.received
     into.sent += other.sent
     _add_counts(into.ends, other.ends)
-    into.connect.total += other.connect.total
-    for index, count in enumerate(other.connect.buckets):
-        into.connect.buckets[index] += count
+    _add_counts(into.requests, other.requests)
+    _add_histogram(into.connect, other.connect)
+    if other.request is not None:
+        into.request = into.request or request_histogram()
+        _add_histogram(into.request, other.request)
+    if other.first_byte is not None:
+        into.first_byte = into.first_byte or request_histogram()
+        _add_histogram(into.first_byte, other.first_byte)
     for name, target in other.targets.items():
         add_target(into.targets.setdefault(name, TargetCounts()), target)
 
@@ -149,8 +216,17 @@ def add(into: Totals, other: Snapshot | Totals) -> None:
         _add_counts(listener.proxy_headers, counts.proxy_headers)
         _add_counts(listener.refused, counts.refused)
         _add_counts(listener.tls_handshakes, counts.tls_handshakes)
+        _add_counts(listener.requests, counts.requests)
     for name, route in other.routes.items():
         _add_route(into.routes.setdefault(name, RouteCounts()), route)
+
+
+def unrouted_requests(totals: Totals) -> dict[str, int]:
+    """Requests that no route took, over all listeners, by the "4xx" of the answer."""
+    counts: dict[str, int] = {}
+    for listener in totals.listeners.values():
+        _add_counts(counts, listener.requests)
+    return dict(sorted(counts.items()))
 
 
 def end_as_killed(snapshot: Snapshot) -> None:
