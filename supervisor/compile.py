@@ -25,6 +25,7 @@ from shared.plan import (
     TlvPlan,
 )
 from shared.units import Address, is_ip
+from supervisor.compile_http import HttpPlans
 from supervisor.compile_rules import Rules, access_plan
 from supervisor.compile_tls import TlsPlans, is_for_tls
 from supervisor.config_listeners import (
@@ -36,6 +37,7 @@ from supervisor.config_listeners import (
     policy,
     port_keys,
 )
+from supervisor.config_taken_tls import taken_tls
 from supervisor.cpu_count import usable_cpus
 
 EXTENDED_IDLE_FACTOR: Final = 6  # keep_alive: extended (design section 4)
@@ -75,6 +77,8 @@ def compile_plan(
     routes: list[RoutePlan] = []
     rules = Rules()
     tls = TlsPlans()
+    http = HttpPlans(config.http)
+    taken = taken_tls(config).tls
     security = rules.compile(config.security)
     for place, route in enabled_routes(config):
         keys = port_keys(route.match.ports)
@@ -92,7 +96,9 @@ def compile_plan(
         ids = tuple(sorted(id_ for key in keys for id_ in by_port[key]))
         plan = structs.replace(
             _route(config, route, place, ids, own),
-            terminate=tls.terminate(route.action.tls),
+            tls=is_for_tls(route, taken.get(place)),
+            http=http.compile(route),
+            terminate=tls.terminate(route.action.tls or taken.get(place)),
             upstream_tls=tls.upstream(route.action.upstream_tls),
         )
         routes.append(_with_rules(plan, tls, rules, rules.compile_route(route.security)))
@@ -164,7 +170,6 @@ def _route(
         single_port=single,
         priority=route.priority,
         client_ips=tuple(str(network) for network in route.match.client_ips),
-        tls=is_for_tls(route),
         domains=tuple(dict.fromkeys(map(str, route.match.domains))),
         tls_versions=tuple(dict.fromkeys(map(str, route.match.tls_versions))),
         alpn=tuple(dict.fromkeys(map(str, route.match.alpn))),
@@ -227,6 +232,9 @@ def _timeouts(config: Config, route: Route) -> Timeouts:
         half_closed=float(merged["half_closed"]),
         lifetime=float(merged["lifetime"]),
         drain=float(merged["drain"]),
+        request_head=float(merged["request_head"]),
+        http_keep_alive=float(merged["http_keep_alive"]),
+        response=float(merged["response"]),
     )
 
 

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from shared.config import AuthorityFile, CertificateFile, Route, Tls, UpstreamTls
 from shared.plan import AuthorityPlan, CertificatePlan, RoutePlan, TlsPlan, UpstreamTlsPlan
+from supervisor.config_protocol import is_for_tls_only, reads_http
 
 _DIGEST_BYTES: Final = 16
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -101,12 +102,15 @@ class TlsPlans:
         return self._policies[mode, ca_digest]
 
 
-def is_for_tls(route: Route) -> bool | None:
+def is_for_tls(route: Route, taken: Tls | None = None) -> bool | None:
     """``RoutePlan.tls``: what only a TLS client can meet makes the route one for TLS clients.
 
-    With domains alone it stays open, since clients without TLS may name one too.
+    ``taken``: the `tls` of others that it takes (`supervisor/config_taken_tls.py`); without it a
+    route that reads requests and ends no TLS is for other clients. With domains alone it stays
+    open, since clients without TLS may name one too.
     """
-    match = route.match
-    if route.action.tls is not None or match.tls_versions or match.alpn:
+    if is_for_tls_only(route):
         return True
-    return match.tls
+    if taken is None and reads_http(route):
+        return False
+    return route.match.tls

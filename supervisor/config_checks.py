@@ -15,13 +15,14 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from shared.config import Config, ListenerOverride, Route, decode_hook
-from shared.config.structs import TlvFields
+from shared.config.targets import TlvFields
 from shared.errors import Problem
 from shared.proxy_protocol import encode_v2
 from shared.proxy_protocol.v2 import V2_FIXED_BYTES, V2_MAX_LENGTH
 from shared.units import short
 from supervisor.config_certificates import CertificateFiles, read_certificates, read_damaged
 from supervisor.config_findings import Findings
+from supervisor.config_http import check_http
 from supervisor.config_listeners import (
     MAX_DESCRIPTORS,
     WILDCARDS,
@@ -35,8 +36,10 @@ from supervisor.config_listeners import (
 )
 from supervisor.config_lists import ListFiles
 from supervisor.config_overlap import check_overlap
+from supervisor.config_pages import PageFiles, read_damaged_pages, read_pages
 from supervisor.config_positions import Path, Positions
 from supervisor.config_security import check_access_log, check_list_files, check_security
+from supervisor.config_taken_tls import check_taken, taken_tls
 from supervisor.config_tls import check_tls
 from supervisor.config_walk import REFUSALS
 from supervisor.shadowed import check_shadowed
@@ -49,18 +52,19 @@ class NamedFiles(Struct, frozen=True):
 
     lists: ListFiles
     certificates: CertificateFiles
+    pages: PageFiles
 
     @classmethod
     def of(cls, directory: FilePath) -> NamedFiles:
         """None is read yet. ``directory``: where relative paths start."""
-        return cls(ListFiles(directory), CertificateFiles(directory))
+        return cls(ListFiles(directory), CertificateFiles(directory), PageFiles(directory))
 
 
 def check_config(config: Config, positions: Positions, files: NamedFiles) -> Findings:
     """Everything that can be said about a config whose types are right.
 
-    Gives its entries of ``allow`` and ``block`` the content of their list files, and certificates
-    and authorities that of theirs.
+    Gives its entries of ``allow`` and ``block`` the content of their list files, and certificates,
+    authorities, pages and users that of theirs.
     """
     found = Findings(positions)
     names = [(index, str(route.name)) for index, route in enumerate(config.routes)]
@@ -108,6 +112,7 @@ def _check_damaged(
             check_list_files(route.get("security"), (*path, "security"), found, files.lists)
             if route.get("enabled") is not False:
                 read_damaged(route.get("action"), (*path, "action"), found, files.certificates)
+                read_damaged_pages(route, path, found, files.pages)
 
 
 def _sound(value: Any, kind: Any) -> Any:
@@ -152,9 +157,13 @@ def _check_all(config: Config, found: Findings, files: NamedFiles) -> None:
     _check_policies(config, found)
     check_security(config, found, files.lists)
     check_access_log(config, found, files.lists.directory)
-    check_tls(config, found)
+    taken = taken_tls(config)
+    check_tls(config, taken, found)
     check_overlap(config, found)
+    check_taken(config, taken, found)
+    check_http(config, taken, found)
     read_certificates(config, found, files.certificates)
+    read_pages(config, found, files.pages)
     for index, route in enumerate(config.routes):
         _check_action(route, index, found)
     _check_ports(config, found)
@@ -209,7 +218,7 @@ def _check_policies(config: Config, found: Findings) -> None:
 
 def _check_action(route: Route, index: int, found: Findings) -> None:
     action = route.action
-    if all(target.weight == 0 for target in action.targets):
+    if action.targets and all(target.weight == 0 for target in action.targets):
         message = "every target has the weight 0: no connection could be served"
         found.error(found.route(index, "action", "targets"), message)
     if action.send_proxy_tlvs and action.send_proxy != "v2":

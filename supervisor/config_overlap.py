@@ -1,7 +1,8 @@
 """Routes that end TLS for the same names on the same port in different ways.
 
 Which route a client gets may depend on more than its name, and the handshake comes first: so
-routes whose domains overlap must agree on `tls` (design section 4).
+routes whose domains overlap must agree on `tls` (design section 4). Those that read HTTP and say
+nothing of TLS take that of the others: see `supervisor/config_taken_tls.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from shared.units import short
 from supervisor.config_findings import Findings
 from supervisor.config_listeners import PortKey, enabled_routes, port_keys
 
-_HINT: Final = (
+HINT: Final = (
     "give both the same tls; one route may list several certificates, which are chosen by name"
 )
 
@@ -34,11 +35,11 @@ def check_overlap(config: Config, found: Findings) -> None:
     for index, route in enabled_routes(config):
         tls = route.action.tls
         if tls is not None and tls.terminates and route.match.domains:
-            ways[index] = _way(tls)
+            ways[index] = way_of(tls)
     if len(set(ways.values())) < 2:
         return
     reported: set[int] = set()
-    for members in _by_port(config, list(ways)):
+    for members in by_port(config, list(ways)):
         for first, second, domain, other in _conflicts(config, members, ways):
             early, late = sorted((first, second))
             if late in reported:
@@ -47,10 +48,10 @@ def check_overlap(config: Config, found: Findings) -> None:
             names = [short(str(config.routes[index].name)) for index in (late, early)]
             same = f"both are for {domain}" if domain == other else f"{other} covers {domain}"
             message = f"route {names[0]} and route {names[1]} end TLS differently, and {same}"
-            found.error(found.route(late, "action", "tls"), message, _HINT)
+            found.error(found.route(late, "action", "tls"), message, HINT)
 
 
-def _way(tls: Tls) -> Hashable:
+def way_of(tls: Tls) -> Hashable:
     """Equal exactly where clients see the same; what the target gets is no part of it."""
     auth = tls.client_auth
     return (
@@ -63,7 +64,7 @@ def _way(tls: Tls) -> Hashable:
     )
 
 
-def _by_port(config: Config, routes: list[int]) -> Iterator[list[int]]:
+def by_port(config: Config, routes: list[int]) -> Iterator[list[int]]:
     """The routes of each port; ports with the same ones, as in a range, come once."""
     ports: dict[tuple[str, ...], list[int]] = {}
     for index in routes:
@@ -94,13 +95,13 @@ def _conflicts(
             owners.setdefault(domain, _Owner(index, ways[index]))
     for index in members:
         for domain in domains[index]:
-            for other in _covering(domain):
+            for other in covering(domain):
                 owner = owners.get(other)
                 if owner is not None and owner.way != ways[index]:
                     yield index, owner.index, domain, other
 
 
-def _covering(domain: str) -> Iterator[str]:
+def covering(domain: str) -> Iterator[str]:
     """The domain, and every wildcard that stands for all that it stands for."""
     yield domain
     labels = domain.split(".")

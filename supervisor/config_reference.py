@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-from shared.access_format import FIELDS
+from shared.access_format import FIELDS, REQUEST_FIELDS
 from shared.config import Config, ConfigStruct
-from shared.config.scalars import Seconds, TextOrFields
+from shared.config.name_map import ByShape, NameMap
+from shared.config.scalars import Seconds, Size, TextOrFields
 
 _WIDTH: Final = 100
 _INTRO: Final = """\
@@ -36,6 +37,7 @@ with the path of the key).
 - **domain**: `example.com`, or a wildcard for one label or more: `*.example.com` (not `example.com`
   itself), `example.*`. Case and a dot at the end do not count; other letters (`bücher.example`)
   stand for their A-labels (IDNA).
+- **size**: `"64KiB"`, `"1MiB"`, `"2GiB"`, or a number of bytes.
 - **path**: of a file; a relative one starts at the directory of the config file.
 - **who may connect**: an address, a CIDR, a range `"10.0.0.1-10.0.0.9"` (IPv6 too), a glob
   `"192.168.1.*"` (whole numbers at the end of an IPv4 address, `"10.*"` too), or
@@ -52,8 +54,24 @@ _OUTRO: Final = """\
   specific domain (exact, then the longer wildcard, then none); then the one whose `client_ips` hold
   the client by the longer prefix (a route without `client_ips` comes last); then the one with more
   other criteria; then a port that is written by itself before a range; then the order of the file.
-- `domains`, `tls_versions` and `alpn` are about the ClientHello, so a route with one of them, or
-  with `tls` in its action, is for TLS clients only. Without `tls` in the action TLS stays closed.
+- `tls_versions` and `alpn` are about the ClientHello, so a route with one of them, or with `tls` in
+  its action, is for TLS clients only. Without `tls` in the action TLS stays closed. `domains` are
+  about SNI, or about Host where the client's bytes can be read.
+- A route speaks HTTP where one of its keys needs it (`paths`, `methods`, `headers`, `query` and
+  `cookies` of its match; `headers`, `rewrite` and `host` of its action; `auth`; `http`; `type:
+  redirect` and `respond`), and with `protocol: http`. So does one with domains and without `tls`,
+  for clients without TLS; TLS of its clients passes as it is. `protocol: tcp` relays bytes.
+- A route that reads HTTP and has no `tls` is for clients without TLS, unless its domains overlap
+  with those of routes on its port that end TLS: then it takes their `tls`, which must be the same.
+- In `headers`, `query` and `cookies` of a match, names of header fields have no case. A text, or a
+  list of which one must match; `{regex: ...}` must match as a whole; `true`: it must be there.
+- `headers` of a forward action are rules, in the order remove, set, add; of `redirect` and
+  `respond` the fields of the answer. Fields that are of one connection (Connection, Upgrade, ...)
+  or say how long a body is cannot be written. In their values and in `to` these stand for
+  something: `{client_ip} {client_port} {scheme} {host} {port} {path} {query} {path_and_query} {sni}
+  {route} {request_id} {param.NAME} {header.NAME}`; `{{` and `}}` are braces.
+- Pages (`file`, `error_pages`) are read when the config is, so again at each reload: by the
+  supervisor only, 1 MiB at most. Their Content-Type follows the suffix, text is UTF-8.
 - `upstream_tls` without `tls` in the action is for plain clients: their bytes go to the target over
   TLS. `terminate-and-reencrypt` is `terminate` with `upstream_tls`, whose keys all have defaults.
 - Certificates, keys and password files are PEM and text, and are read and checked when the config
@@ -89,6 +107,7 @@ _OUTRO: Final = """\
   new connections of one address (IPv6: of its /64 network).
 - A template of `log.access.format` is text with fields; `{{` and `}}` are braces. The fields, as in
   the JSON: FIELDS.
+  [access-log.md](access-log.md) says what they mean; the last nine are of HTTP requests.
 - TLVs need `send_proxy: v2`. Families that differ go out as IPv4-mapped IPv6.
 - The ports of all routes, times the addresses of `listen`, times `max_workers`, may need 4,096
   listening sockets. Beyond that, ports that only ranges name get one shared socket each; if that
@@ -106,7 +125,7 @@ def reference() -> str:
 
 def _access_fields() -> str:
     """The names, broken into lines that follow on from "  the JSON: "."""
-    text = ", ".join(f"`{{{name}}}`" for name in FIELDS)
+    text = ", ".join(f"`{{{name}}}`" for name in FIELDS + REQUEST_FIELDS)
     return textwrap.fill("  the JSON: " + text, _WIDTH, subsequent_indent="  ")[12:]
 
 
@@ -116,13 +135,27 @@ def _structs(path: str, struct: type[ConfigStruct]) -> Iterator[tuple[str, type[
     for item in fields(struct):
         inner_path = f"{path}.{item.encode_name}" if path else item.encode_name
         for inner, is_list in _inner(item.type):
-            yield from _structs(inner_path + ("[]" if is_list else ""), inner)
+            by_name = ".NAME" if _is_map(item.type) else ""
+            yield from _structs(inner_path + by_name + ("[]" if is_list else ""), inner)
+
+
+def _is_map(kind: Any) -> bool:
+    """Whether the value is a mapping with names of the operator's own."""
+    if get_origin(kind) is Annotated:
+        return _is_map(get_args(kind)[0])
+    return isinstance(kind, type) and issubclass(kind, NameMap)
 
 
 def _inner(kind: Any, is_list: bool = False) -> Iterator[tuple[type[ConfigStruct], bool]]:
     if isinstance(kind, type):
         if issubclass(kind, ConfigStruct):
             yield kind, is_list
+        elif issubclass(kind, ByShape):
+            for shape in kind.shapes:
+                yield from _inner(shape, is_list)
+        elif issubclass(kind, NameMap):
+            for inner, _ in _inner(kind.value):
+                yield inner, is_list
         elif issubclass(kind, TextOrFields) and issubclass(kind.fields, ConfigStruct):
             yield kind.fields, is_list
         return
@@ -187,6 +220,10 @@ def _default(item: FieldInfo) -> str:
 def _plain_text(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, NameMap):
+        return "{" + ", ".join(f"{name}: {each}" for name, each in value) + "}"
+    if isinstance(value, Size):
+        return _size(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Seconds):
@@ -201,6 +238,13 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"
+
+
+def _size(size: int) -> str:
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
 
 
 def _meaning(kind: Any) -> str:

@@ -12,7 +12,10 @@ from shared.config.identities import CERTIFICATE_FIELDS
 from shared.units import parse_ports, short
 from supervisor.config_ciphers import check_ciphers
 from supervisor.config_findings import Findings
+from supervisor.config_http import check_user_identity
 from supervisor.config_positions import Path
+from supervisor.config_protocol import reads_http, speaks_http
+from supervisor.config_taken_tls import TakenTls
 
 _HTTPS_PORT: Final = 443
 _REENCRYPT_HINT: Final = "write tls: {mode: terminate-and-reencrypt, certificates: [...]}"
@@ -20,7 +23,7 @@ _REENCRYPT_HINT: Final = "write tls: {mode: terminate-and-reencrypt, certificate
 CipherVerdicts = dict[str, tuple[str, list[str]]]
 
 
-def check_tls(config: Config, found: Findings) -> None:
+def check_tls(config: Config, taken: TakenTls, found: Findings) -> None:
     """Everything that one route says about TLS, route by route."""
     verdicts: CipherVerdicts = {}  # the same list stands in many routes
     for index, route in enumerate(config.routes):
@@ -29,18 +32,21 @@ def check_tls(config: Config, found: Findings) -> None:
         path = found.route(index, "action")
         if tls is not None and tls.terminates:
             _check_terminate(tls, (*path, "tls"), verdicts, found)
-            if route.enabled:
+            if route.enabled and not speaks_http(route):
                 _warn_of_https(route, found.route(index, "match", "ports"), found)
         elif tls is not None:
             _check_passthrough(tls, (*path, "tls"), found)
         if upstream is not None:
             _check_upstream(route, upstream, (*path, "upstream_tls"), found)
-        _check_identities(route, found.route(index, "security", "identities"), found)
+        ended = taken.tls.get(index) if tls is None else tls
+        _check_identities(route, ended, found.route(index, "security", "identities"), found)
 
 
 def _is_for_tls(route: Route) -> bool:
-    """Whether only TLS clients can get the route."""
+    """Whether TLS clients can get the route, and who else gets it names a domain in Host."""
     match = route.match
+    if match.tls is False:
+        return False
     wants = bool(match.tls or match.domains or match.tls_versions or match.alpn)
     return wants or route.action.tls is not None
 
@@ -55,9 +61,9 @@ def _check_match(route: Route, path: Path, found: Findings) -> None:
     if given:
         message = f"{' and '.join(given)} can only be for TLS clients, and tls: false wants others"
         found.error((*path, "tls"), message, "leave tls out of match")
-    elif match.domains:
-        message = "clients without TLS name no domain that is looked at"
-        found.error((*path, "tls"), message, "leave tls out of match, or the domains")
+    elif match.domains and match.protocol == "tcp":
+        message = "clients without TLS name a domain in HTTP alone, and this is protocol: tcp"
+        found.error((*path, "tls"), message, "leave tls out of match, or protocol")
 
 
 def _check_passthrough(tls: Tls, path: Path, found: Findings) -> None:
@@ -125,7 +131,7 @@ def _check_upstream(route: Route, upstream: UpstreamTls, path: Path, found: Find
     if tls is not None and not tls.terminates:
         message = "upstream_tls has no effect with mode: passthrough, where TLS stays closed"
         found.error(path, message, _REENCRYPT_HINT)
-    elif tls is None and _is_for_tls(route):
+    elif tls is None and _is_for_tls(route) and not reads_http(route):
         message = "the client's TLS is not ended here, and would go to the target inside another"
         found.error(path, message, _REENCRYPT_HINT)
     if upstream.cert is None:
@@ -151,21 +157,24 @@ def _check_upstream(route: Route, upstream: UpstreamTls, path: Path, found: Find
                 found.error(place, message, "write server_name in upstream_tls")
 
 
-def _check_identities(route: Route, path: Path, found: Findings) -> None:
-    tls = route.action.tls
+def _check_identities(route: Route, tls: Tls | None, path: Path, found: Findings) -> None:
+    """``tls``: the route's own, or what it takes of others."""
+    tells_name = _is_for_tls(route) and (tls is not None or not reads_http(route))
     asks = tls is not None and tls.terminates and tls.client_auth.mode != "none"
     for number, identity in enumerate(route.security.identities):
         place = (*path, number, "match")
         given = [name for name, _ in identity.match.given()]
         if not given:
             message = "an empty match would be for everyone"
-            hint = "name the client: sni, cn, san, subject, issuer or fingerprint"
+            hint = "name the client: sni, cn, san, subject, issuer, fingerprint or user"
             found.error(place, message, hint)
         for name in given:
             if name in CERTIFICATE_FIELDS and not asks:
                 message = f"{name} is of a client's certificate, and this route asks for none"
                 hint = "write tls: {mode: terminate, client_auth: {mode: required, ca: FILE}}"
                 found.error((*place, name), message, hint)
-            elif name == "sni" and not _is_for_tls(route):
+            elif name == "user":
+                check_user_identity(route, place, found)
+            elif name == "sni" and not tells_name:
                 message = "sni is of TLS clients, and this route is for others too"
                 found.error((*place, name), message, "write tls: true in match")

@@ -16,8 +16,10 @@ from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_or
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import fields as fields_of
 
 from shared.config import Config, ConfigStruct, decode_hook
+from shared.config.name_map import ByShape, NameMap
 from shared.config.scalars import TextOrFields
 from shared.errors import Problem
 from shared.units import kind_of, short
@@ -106,6 +108,16 @@ def words_of(kind: Any) -> list[str]:
     ]
 
 
+def _needed(struct: type[ConfigStruct], kind: object) -> str:
+    """The key that a mapping of this ``type`` cannot do without; "": none. Without a type that is
+    known, that of the first one.
+    """
+    words = words_of(next((item.type for item in fields_of(struct) if item.name == "type"), None))
+    if kind in words:
+        return struct.needed.get(str(kind), "")
+    return next(iter(struct.needed.values()), "")
+
+
 class _Walker:
     def __init__(self, positions: Positions) -> None:
         self.problems: list[Problem] = []
@@ -129,6 +141,10 @@ class _Walker:
                 self._struct(value, member, path)
             elif isinstance(value, dict) and _is_class(member, TextOrFields):
                 self._struct(value, member.fields, path)
+            elif isinstance(value, dict) and _is_class(member, NameMap):
+                self._names(value, member, path)
+            elif isinstance(value, dict) and _is_class(member, ByShape):
+                self.walk(value, member.shape(value), path)
             elif isinstance(value, list) and get_origin(member) is list:
                 for index, item in enumerate(value):
                     self.walk(item, get_args(member)[0], (*path, index))
@@ -152,7 +168,7 @@ class _Walker:
 
     def _struct(self, value: dict[str, Any], kind: type[Struct], path: Path) -> None:
         struct = cast(type[ConfigStruct], kind)
-        fields = {item.encode_name: item for item in msgspec.structs.fields(kind)}
+        fields = {item.encode_name: item for item in fields_of(kind)}
         kinds = struct.not_yet_values.get("type", frozenset())
         if isinstance(value.get("type"), str) and value["type"] in kinds:
             self._not_available(value["type"], (*path, "type"), at_key=False)
@@ -160,11 +176,21 @@ class _Walker:
         unknown = [key for key in value if key not in fields]
         for key in unknown:
             self._unknown(key, struct, list(fields), path)
+        needed = _needed(struct, value.get("type"))
         for name, item in fields.items():
             if name in value:
                 self._value(value[name], item.type, struct.not_yet_values.get(name), (*path, name))
-            elif item.required and not difflib.get_close_matches(name, unknown, 1, 0.6):
+            elif (item.required or name == needed) and not difflib.get_close_matches(
+                name, unknown, 1, 0.6
+            ):
                 self.add(path, f"missing field '{name}'", code="missing_field", at_key=True)
+
+    def _names(self, value: dict[str, Any], kind: type[NameMap[Any]], path: Path) -> None:
+        wrong = kind.bad_names(value)
+        for name, each in value.items():
+            if name in wrong:
+                self.add((*path, name), wrong[name], at_key=True)
+            self.walk(each, kind.value, (*path, name))
 
     def _value(self, value: Any, kind: Any, not_yet: frozenset[str] | None, path: Path) -> None:
         if not_yet and isinstance(value, str) and value in not_yet:

@@ -1,6 +1,16 @@
 """The types of the config file. Only the supervisor uses them; a worker gets a plan."""
 
+from shared.config.auth import Auth, BasicAuth, UsersFile
 from shared.config.base import ConfigStruct
+from shared.config.http import (
+    ErrorPages,
+    FieldRules,
+    HeaderRules,
+    Http,
+    Maintenance,
+    PageFile,
+    RouteHttp,
+)
 from shared.config.logs import AccessLog, Log
 from shared.config.scalars import Source, decode_hook
 from shared.config.security import (
@@ -20,10 +30,8 @@ from shared.config.structs import (
     ProxyProtocol,
     ProxyProtocolOverride,
     Route,
-    Target,
-    TargetFields,
-    TlvFields,
 )
+from shared.config.targets import Target, TargetFields, TlvFields
 from shared.config.timeouts import RouteTimeouts, Timeouts
 from shared.config.tls import (
     AuthorityFile,
@@ -40,20 +48,29 @@ __all__ = [
     "Action",
     "AddressEntry",
     "Admin",
+    "Auth",
     "AuthorityFile",
+    "BasicAuth",
     "Certificate",
     "CertificateFile",
     "ClientAuth",
     "Config",
     "ConfigStruct",
+    "ErrorPages",
+    "FieldRules",
+    "HeaderRules",
+    "Http",
     "Identity",
     "ListenerOverride",
     "Log",
+    "Maintenance",
     "Match",
+    "PageFile",
     "ProxyProtocol",
     "ProxyProtocolOverride",
     "RateLimit",
     "Route",
+    "RouteHttp",
     "RouteSecurity",
     "RouteTimeouts",
     "Security",
@@ -64,5 +81,6 @@ __all__ = [
     "Tls",
     "TlvFields",
     "UpstreamTls",
+    "UsersFile",
     "decode_hook",
 ]

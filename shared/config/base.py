@@ -18,12 +18,14 @@ class ConfigStruct(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``elsewhere`` names keys that belong to another place, for the hint. ``plain`` names fields
     whose checked values become plain float, str or list of str, which msgspec can encode.
+    ``needed``: the key that a value of ``type`` cannot do without.
     """
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
     not_yet_values: ClassVar[dict[str, frozenset[str]]] = {}
     elsewhere: ClassVar[dict[str, str]] = {}
     plain: ClassVar[tuple[str, ...]] = ()
+    needed: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         """Let go of the classes that checked the values (`shared.config.scalars`)."""

@@ -1,4 +1,5 @@
-"""Who a client is, in `security.identities`: what its ClientHello and its certificate must say."""
+"""Who a client is, in `security.identities`: what its ClientHello, its
+certificate and its `auth` must say."""
 
 from __future__ import annotations
 
@@ -75,8 +76,7 @@ class FingerprintGlob(str):
 class IdentityMatch(ConfigStruct, frozen=True, kw_only=True):
     """Every field that is given must match; `*` is any text, `?` any character."""
 
-    plain: ClassVar[tuple[str, ...]] = ("sni", *CERTIFICATE_FIELDS)
-    not_yet: ClassVar[frozenset[str]] = frozenset({"user"})
+    plain: ClassVar[tuple[str, ...]] = ("sni", *CERTIFICATE_FIELDS, "user")
     sni: Annotated[NameGlob | None, doc("The name that the ClientHello asks for")] = None
     cn: Annotated[TextGlob | None, doc("Common name of the client's certificate")] = None
     san: Annotated[
@@ -87,6 +87,7 @@ class IdentityMatch(ConfigStruct, frozen=True, kw_only=True):
     fingerprint: Annotated[
         FingerprintGlob | None, doc("Its SHA-256; colons and case do not count")
     ] = None
+    user: Annotated[TextGlob | None, doc("The name that `auth` of the route has verified")] = None
 
     def given(self) -> list[tuple[str, str]]:
         """(field, glob) of those that are written."""

@@ -7,6 +7,7 @@ reference uses. So a wrong value is found by the same pass that finds a wrong ty
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 from msgspec import Struct
@@ -27,6 +28,9 @@ from shared.units import (
 NEWEST_VERSION: Final = 1
 MAX_NAME_CHARACTERS: Final = 128  # of a route; it is a label in every counter and log line
 MAX_TLV_BYTES: Final = 4096  # the whole header is kept below this (PROXY v2 reads refuse more)
+MAX_SIZE_BYTES: Final = 1 << 50
+_SIZE: Final = re.compile(r"([0-9]{1,19})(B|KiB|MiB|GiB|TiB)?", re.ASCII)
+_SHIFTS: Final = {None: 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _PP2_TYPE_CRC32C: Final = 0x03  # PROXY protocol section 2.2.3
 
 
@@ -93,6 +97,28 @@ class PositiveSeconds(Seconds):
         if seconds <= 0:
             raise ValueError("0 is not allowed here; the duration must be above 0")
         return cls(seconds)
+
+
+class Size(int):
+    """A number of bytes."""
+
+    kind: ClassVar[str] = "size"
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """``"64KiB"``, ``"1MiB"``, ``"2GiB"`` or a number of bytes."""
+        if isinstance(value, str):
+            match = _SIZE.fullmatch(value)
+            if match is None:
+                raise ValueError(f"{short(value)} is no size; write 64KiB, 1MiB, 2GiB or bytes")
+            number = int(match[1]) << _SHIFTS[match[2]]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        else:
+            raise ValueError(f"expected a size such as 64KiB, got {kind_of(value)}")
+        if not 0 <= number <= MAX_SIZE_BYTES:
+            raise ValueError(f"{short(value)} is no size; 0 to 1024TiB")
+        return cls(number)
 
 
 class RouteName(str):

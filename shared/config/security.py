@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final, Self
 from msgspec import Meta, field
 
 from shared.address_set import build, parse_range
+from shared.config.auth import Auth
 from shared.config.base import ConfigStruct, doc
 from shared.config.identities import IdentityMatch
 from shared.config.scalars import Readable
@@ -135,11 +136,12 @@ class Identity(ConfigStruct, frozen=True, kw_only=True):
 class RouteSecurity(AccessRules, frozen=True, kw_only=True):
     """Access rules and limits of one route, in addition to the global `security`."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"auth", "rate_limit"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"rate_limit"})
     identities: Annotated[
         list[Identity],
         doc("Rules by who the client is; whom none matches is refused. `[]`: not asked"),
     ] = field(default_factory=list)
+    auth: Annotated[Auth | None, doc("Users and passwords of HTTP; null: not asked")] = None
 
 
 class Security(AccessRules, frozen=True, kw_only=True):

@@ -7,17 +7,32 @@ and ``not_yet_values`` values, that are part of the format and that this version
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal
 
-import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 from msgspec.structs import force_setattr
 
 from shared.config.base import ConfigStruct, doc
 from shared.config.domains import Domain
+from shared.config.http import (
+    BodyText,
+    FieldValue,
+    Headers,
+    HostRule,
+    Http,
+    PageFile,
+    Rewrite,
+    RouteHttp,
+)
+from shared.config.http_match import (
+    CookieMatches,
+    HeaderMatches,
+    Method,
+    PathPattern,
+    QueryMatches,
+)
 from shared.config.logs import Log
 from shared.config.scalars import (
-    DialHost,
     IpText,
     ListenAddress,
     NetworkText,
@@ -25,22 +40,18 @@ from shared.config.scalars import (
     PositiveSeconds,
     RouteName,
     Source,
-    TextOrFields,
-    TlvType,
-    TlvValue,
     Version,
-    decode_hook,
 )
 from shared.config.security import LIMITS, RouteSecurity, Security
+from shared.config.targets import Target, TlvFields
 from shared.config.timeouts import RouteTimeouts, Timeouts
 from shared.config.tls import MAX_ALPN_NAMES, AlpnName, Tls, TlsVersion, UpstreamTls
-from shared.units import Address, kind_of, parse_address
+from shared.units import Address, parse_address
 
 KeepAlive = Literal["standard", "extended", "immortal"]
 TlvName = Literal["authority", "alpn", "ssl", "unique_id", "crc32c", "received"]
 ProxyVersion = Literal["v1", "v2"]
 MAX_WORKERS: Final = 1024  # as many processes on one machine help nobody
-MAX_WEIGHT: Final = 256  # as HAProxy's `weight`
 
 
 class Admin(ConfigStruct, frozen=True, kw_only=True):
@@ -116,74 +127,12 @@ class ListenerOverride(ConfigStruct, frozen=True, kw_only=True):
     ] = ProxyProtocolOverride()
 
 
-class TargetFields(ConfigStruct, frozen=True, kw_only=True):
-    """A target as a mapping."""
-
-    host: Annotated[DialHost, doc("IP address, host name or `unix:/path`")]
-    port: Annotated[
-        Literal["preserve"] | Annotated[int, Meta(ge=1, le=65535)] | None,
-        doc("`preserve`: the port that the client came in on. Not with `unix:/path`"),
-    ] = None
-    weight: Annotated[
-        Annotated[int, Meta(ge=0, le=MAX_WEIGHT)],
-        doc("Share of the connections beside the other targets; 0 takes no new ones"),
-    ] = 1
-
-
-class Target(TextOrFields):
-    """One target: ``"host:port"``, ``"unix:/path"`` or `TargetFields`."""
-
-    kind: ClassVar[str] = '"host:port", "unix:/path" or a mapping'
-    fields: ClassVar[type[Struct]] = TargetFields
-    __slots__ = ("address", "preserve", "weight")
-
-    def __init__(self, address: Address, weight: int = 1, preserve: bool = False) -> None:
-        """``preserve``: the port is the one that the client came in on, ``address.port`` is 0."""
-        self.address = address
-        self.weight = weight
-        self.preserve = preserve
-
-    @property
-    def name(self) -> str:
-        """The label in counters and logs, ``app2:9000``."""
-        if self.preserve:
-            return str(self.address).removesuffix("0") + "preserve"
-        return str(self.address)
-
-    @classmethod
-    def read(cls, value: object) -> Self:
-        """ValueError where it is neither; msgspec.ValidationError for a bad mapping."""
-        if isinstance(value, str):
-            return cls(parse_address(value))
-        if not isinstance(value, dict):
-            raise ValueError(f'expected "host:port" or a mapping, got {kind_of(value)}')
-        fields = msgspec.convert(value, TargetFields, dec_hook=decode_hook)
-        if fields.host.startswith("unix:"):
-            if fields.port is not None:
-                raise ValueError("a Unix socket has no port")
-            return cls(parse_address(fields.host), fields.weight)
-        if fields.port is None:
-            raise ValueError(f'`port` is missing: a number, or "preserve" for {fields.host!r}')
-        if fields.port == "preserve":
-            return cls(Address(str(fields.host)), fields.weight, preserve=True)
-        return cls(Address(str(fields.host), fields.port), fields.weight)
-
-
-class TlvFields(ConfigStruct, frozen=True, kw_only=True):
-    """A TLV with a type and value of one's own."""
-
-    type: Annotated[TlvType, doc("0xE0 to 0xEF are for private use")]
-    value: Annotated[TlvValue, doc("The bytes to send")]
-
-
 class Match(ConfigStruct, frozen=True, kw_only=True):
     """Which connections a route is for; every criterion that is given must hold."""
 
-    plain: ClassVar[tuple[str, ...]] = ("ports", "domains", "client_ips", "tls_versions", "alpn")
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"paths", "methods", "headers", "query", "cookies"}
-    )
-    not_yet_values: ClassVar[dict[str, frozenset[str]]] = {"protocol": frozenset({"http"})}
+    plain: ClassVar[tuple[str, ...]] = (
+        "ports", "domains", "client_ips", "tls_versions", "alpn", "paths", "methods",
+    )  # fmt: skip
     ports: Annotated[
         list[PortEntry],
         Meta(min_length=1),
@@ -191,7 +140,10 @@ class Match(ConfigStruct, frozen=True, kw_only=True):
     ]
     domains: Annotated[
         list[Domain],
-        doc("The name that a TLS client asks for (SNI); `*`: one label or more. `[]`: any or none"),
+        doc(
+            "The name that a client asks for, by SNI or by Host; `*`: one label or more. "
+            "`[]`: any or none"
+        ),
     ] = field(default_factory=list)
     client_ips: Annotated[
         list[NetworkText], doc("The client address must lie in one of these; `[]`: anyone")
@@ -205,26 +157,30 @@ class Match(ConfigStruct, frozen=True, kw_only=True):
         Meta(max_length=MAX_ALPN_NAMES),
         doc("The ClientHello must offer one of these protocols; `[]`: any"),
     ] = field(default_factory=list)
-    protocol: Annotated[Literal["tcp"] | None, doc("null is `tcp` too")] = None
+    paths: Annotated[
+        list[PathPattern],
+        doc("The path must match one; `*`: anything, `:name`: one segment. `[]`: any"),
+    ] = field(default_factory=list)
+    methods: Annotated[list[Method], doc("The method must be one of these; `[]`: any")] = field(
+        default_factory=list
+    )
+    headers: Annotated[HeaderMatches, doc("Header fields that must be there")] = HeaderMatches()
+    query: Annotated[QueryMatches, doc("Parameters of the query, likewise")] = QueryMatches()
+    cookies: Annotated[CookieMatches, doc("Cookies, likewise")] = CookieMatches()
+    protocol: Annotated[
+        Literal["tcp", "http"] | None,
+        doc("null: `http` where a key needs it, or domains are without TLS; else `tcp`"),
+    ] = None
 
 
 class Action(ConfigStruct, frozen=True, kw_only=True):
-    """What is done with a connection. The timeouts of a route are written here."""
+    """What is done with a connection or a request. The timeouts of a route are written here."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {
-            "headers",
-            "rewrite",
-            "host",
-            "to",
-            "status",
-            "body",
-            "file",
-            "handler",
-        }
-    )
+    plain: ClassVar[tuple[str, ...]] = ("to", "host", "body")
+    needed: ClassVar[dict[str, str]] = {"forward": "targets", "redirect": "to"}
+    not_yet: ClassVar[frozenset[str]] = frozenset({"handler"})
     not_yet_values: ClassVar[dict[str, frozenset[str]]] = {
-        "type": frozenset({"redirect", "respond", "handler"}),
+        "type": frozenset({"handler"}),
         "engine": frozenset({"transparent", "nftables"}),
         "balance": frozenset(
             {"least_connections", "least_time", "random", "hash", "source", "first", "sticky"}
@@ -234,9 +190,17 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
         "security": "write it in the route, beside `match` and `action`",
         **dict.fromkeys(("certificates", "client_auth", "min_version"), "write it in `tls`"),
         **dict.fromkeys(("domains", "tls_versions", "alpn"), "write it in `match`"),
+        **dict.fromkeys(("paths", "methods", "query", "cookies"), "write it in `match`"),
+        **dict.fromkeys(("strip_prefix", "add_prefix"), "write it in `rewrite`"),
+        **dict.fromkeys(("http", "error_pages"), "write `http` beside `match` and `action`"),
     }
-    type: Annotated[Literal["forward"], doc("Relay to one of `targets`")]
-    targets: Annotated[list[Target], Meta(min_length=1), doc("Where to dial, by weight")]
+    type: Annotated[
+        Literal["forward", "redirect", "respond"],
+        doc("To one of `targets`; or HTTP only: an answer of our own, to go elsewhere or as it is"),
+    ]
+    targets: Annotated[
+        list[Target], Meta(min_length=1), doc("Where to dial, by weight; `forward` needs it")
+    ] = field(default_factory=list)
     balance: Annotated[Literal["round_robin"], doc("Which target is tried first")] = "round_robin"
     send_proxy: Annotated[
         ProxyVersion | None, doc("Begin the connection to the target with a PROXY header")
@@ -254,6 +218,30 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
     upstream_tls: Annotated[
         UpstreamTls | None, doc("The target is spoken to over TLS; null: it gets plain bytes")
     ] = None
+    headers: Annotated[
+        Headers | None,
+        doc(
+            "`forward`: rules for the fields of requests and answers; `redirect` and `respond`: "
+            "the answer's own, `{X-A: text}`"
+        ),
+    ] = None
+    rewrite: Annotated[Rewrite | None, doc("The path that the target gets")] = None
+    host: Annotated[
+        HostRule | None,
+        doc(
+            "The Host that the target gets: the client's, the target's own, or this; "
+            "null is `preserve`"
+        ),
+    ] = None
+    to: Annotated[
+        FieldValue | None, doc("Where a redirect leads: a URL or a path, `{...}` in it")
+    ] = None
+    status: Annotated[
+        Annotated[int, Meta(ge=200, le=599)] | None,
+        doc("Of the answer; null: 301 for `redirect`, 200 for `respond`"),
+    ] = None
+    body: Annotated[BodyText | None, doc("What `respond` sends")] = None
+    file: Annotated[PageFile | None, doc("The same from a file, 1 MiB at most")] = None
     engine: Annotated[Literal["userspace"], doc("How bytes are moved")] = "userspace"
     timeouts: Annotated[RouteTimeouts, doc("Over the global `timeouts`")] = RouteTimeouts()
     keep_alive: Annotated[KeepAlive | None, doc("Over the global `keep_alive`")] = None
@@ -262,6 +250,9 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Encrypting again is TLS to the target with all its defaults."""
         super().__post_init__()
+        needed = self.needed.get(self.type)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"missing field '{needed}'")
         reencrypts = self.tls is not None and self.tls.mode == "terminate-and-reencrypt"
         if reencrypts and self.upstream_tls is None:
             force_setattr(self, "upstream_tls", UpstreamTls())
@@ -271,15 +262,29 @@ class Route(ConfigStruct, frozen=True, kw_only=True):
     """One route: a match and an action."""
 
     plain: ClassVar[tuple[str, ...]] = ("name",)
-    not_yet: ClassVar[frozenset[str]] = frozenset({"http"})
     elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("timeouts", "keep_alive", "half_open", "targets"), "write it in `action`"),
         **dict.fromkeys(
-            ("ports", "domains", "client_ips", "tls_versions", "alpn"), "write it in `match`"
+            (
+                "ports",
+                "domains",
+                "client_ips",
+                "tls_versions",
+                "alpn",
+                "paths",
+                "methods",
+                "query",
+                "cookies",
+                "protocol",
+            ),
+            "write it in `match`",
         ),
+        **dict.fromkeys(("rewrite", "host", "to", "status", "body"), "write it in `action`"),
         **dict.fromkeys(("upstream_tls", "certificates"), "write it in `action`"),
         "tls": "write it in `action`, or in `match` for who it is",
-        **dict.fromkeys(("allow", "block", "identities", *LIMITS), "write it in `security`"),
+        **dict.fromkeys(
+            ("allow", "block", "identities", "auth", *LIMITS), "write it in `security`"
+        ),
     }
     name: Annotated[RouteName, doc("Unique; in logs and counters. A route is known by it")]
     enabled: Annotated[bool, doc("false: as if the route were not written")] = True
@@ -293,6 +298,7 @@ class Route(ConfigStruct, frozen=True, kw_only=True):
         RouteSecurity, doc("Who may use it, and how much; never decides which route wins")
     ] = RouteSecurity()
     action: Annotated[Action, doc("What to do with them")]
+    http: Annotated[RouteHttp | None, doc("Over the global `http`")] = None
 
 
 class Config(ConfigStruct, frozen=True, kw_only=True):
@@ -302,7 +308,7 @@ class Config(ConfigStruct, frozen=True, kw_only=True):
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
         ("allow", "block", *LIMITS), "write it in `security`"
     )
-    not_yet: ClassVar[frozenset[str]] = frozenset({"include", "http", "tests"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"include", "tests"})
     version: Annotated[Version, doc("Of this format")] = Version(1)
     listen: Annotated[
         list[IpText], Meta(min_length=1), doc("Every port of a route is bound on each of these")
@@ -331,4 +337,5 @@ class Config(ConfigStruct, frozen=True, kw_only=True):
         PositiveSeconds(30)
     )
     security: Annotated[Security, doc("Who may connect at all, and how much")] = Security()
+    http: Annotated[Http, doc("How HTTP is spoken")] = Http()
     routes: Annotated[list[Route], doc("What to serve")]

@@ -9,6 +9,7 @@ from shared.config.scalars import PositiveSeconds, Seconds
 
 PER_ROUTE: Final = (
     "connect", "initial_data", "tls_handshake", "idle", "half_closed", "lifetime", "drain",
+    "request_head", "http_keep_alive", "response",
 )  # fmt: skip
 GLOBAL_ONLY: Final = ("shutdown_delay", "watchdog")
 
@@ -17,7 +18,6 @@ class Timeouts(ConfigStruct, frozen=True, kw_only=True):
     """Global timeouts; a route may override those that are listed at `timeouts` of its action."""
 
     plain: ClassVar[tuple[str, ...]] = (*PER_ROUTE, *GLOBAL_ONLY)
-    not_yet: ClassVar[frozenset[str]] = frozenset({"request_head", "http_keep_alive", "response"})
     connect: Annotated[
         PositiveSeconds, doc("Dialling the target, all tries together; apart from idle")
     ] = PositiveSeconds(30)
@@ -27,6 +27,16 @@ class Timeouts(ConfigStruct, frozen=True, kw_only=True):
     tls_handshake: Annotated[
         PositiveSeconds, doc("A TLS handshake as a whole, with the client or with the target")
     ] = PositiveSeconds(10)
+    request_head: Annotated[
+        PositiveSeconds, doc("A whole head of a request, however its bytes come")
+    ] = PositiveSeconds(30)
+    http_keep_alive: Annotated[
+        PositiveSeconds, doc("HTTP: from the end of an answer to the next head")
+    ] = PositiveSeconds(75)
+    response: Annotated[
+        Seconds,
+        doc("HTTP: from the end of a request to the first byte of its answer; 0: no such limit"),
+    ] = Seconds(0)
     idle: Annotated[Seconds, doc("No byte either way; 0: no such limit")] = Seconds(14400)
     half_closed: Annotated[
         Seconds,
@@ -48,13 +58,15 @@ class RouteTimeouts(ConfigStruct, frozen=True, kw_only=True):
     """Over the global `timeouts`, for one route; what is not written stays global."""
 
     plain: ClassVar[tuple[str, ...]] = PER_ROUTE
-    not_yet: ClassVar[frozenset[str]] = Timeouts.not_yet
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
         GLOBAL_ONLY, "it is global only: top-level timeouts"
     )
     connect: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
     initial_data: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
     tls_handshake: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    request_head: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    http_keep_alive: Annotated[PositiveSeconds | None, doc("See `timeouts`")] = None
+    response: Annotated[Seconds | None, doc("See `timeouts`")] = None
     idle: Annotated[Seconds | None, doc("See `timeouts`")] = None
     half_closed: Annotated[Seconds | None, doc("See `timeouts`")] = None
     lifetime: Annotated[Seconds | None, doc("See `timeouts`")] = None

@@ -194,7 +194,7 @@ def test_identities_without_certificates(certs: Path, field: str, action: str) -
         ("{match: {}}", ", tls: true", ".match", "an empty match would be for everyone"),
         ("{match: {sni: null}}", ", tls: true", ".match", "an empty match would be for everyone"),
         ("{allow: []}", "", "", "missing field 'match'"),
-        ("{match: {user: a}}", "", ".match.user", "`user` is not available yet"),
+        ("{match: {user: a}}", "", ".match.user", "this route asks for none"),
         ("{match: {sni: 'a b'}}", ", tls: true", ".match.sni", "is no domain"),
         ("{match: {fingerprint: ab}}", "", ".match.fingerprint", "this has 2"),
         ("{match: {sni: a}, allow: [x]}", ", tls: true", ".allow[0]", "is no IP address"),

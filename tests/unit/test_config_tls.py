@@ -72,7 +72,11 @@ def test_wrong_criteria(certs: Path, criterion: str, path: str, why: str) -> Non
         ("tls_versions: ['1.3']", "targets: ['t:1']", "tls_versions can only be for TLS clients"),
         ("alpn: [h2]", "targets: ['t:1']", "alpn can only be for TLS clients"),
         ("client_ips: []", tls("{mode: passthrough}"), "the tls of its action can only be for TLS"),
-        ("domains: [a.example]", "targets: ['t:1']", "without TLS name no domain"),
+        (
+            "protocol: tcp, domains: [a.example]",
+            "targets: ['t:1']",
+            "without TLS name a domain in HTTP alone",
+        ),
     ],
 )
 def test_criteria_of_tls_for_others(certs: Path, match: str, action: str, why: str) -> None:
