@@ -2,7 +2,8 @@
 
 `Identity` has the facts in the shape in which rules name them; `IdentityRules` are the
 ``identities`` of one route (design section 4, "Access rules"). Both are asked after the handshake,
-for passed-through TLS with the name of the ClientHello alone, and before a target is dialled.
+for passed-through TLS with the name of the ClientHello alone, and before a target is dialled; rules
+that name a user (RFC 7617) once a request has shown who that is.
 """
 
 from __future__ import annotations
@@ -189,14 +190,16 @@ class _Test:
             kind, colon, rest = pattern.partition(":")
             if colon and kind.lower() in _KIND_OF:
                 self._kind, pattern = _KIND_OF[kind.lower()], rest
-        elif field not in ("cn", "subject", "issuer"):
+        elif field not in ("cn", "subject", "issuer", "user"):
             raise ValueError(f"{short(field)} is no field of an identity")
         self._glob = _Glob(pattern)
 
-    def holds(self, sni: str, identity: Identity | None) -> bool:
+    def holds(self, sni: str, identity: Identity | None, user: str) -> bool:
         """Whether this client is meant."""
         if self._field == "sni":
             return self._glob.takes(sni, folds=True)
+        if self._field == "user":
+            return self._glob.takes(user)
         if identity is None:
             return False
         if self._field == "san":
@@ -221,9 +224,9 @@ class _Entry:
         facts = ", ".join(f"{field} {short(pattern)}" for field, pattern in plan.match)
         self.text = f"identities[{place}] ({facts})" if facts else f"identities[{place}]"
 
-    def matches(self, sni: str, identity: Identity | None) -> bool:
+    def matches(self, sni: str, identity: Identity | None, user: str) -> bool:
         """Whether this entry is the one for the client, if none before it is."""
-        return all(test.holds(sni, identity) for test in self._tests)
+        return all(test.holds(sni, identity, user) for test in self._tests)
 
     def refusal(self, ip: str) -> str:
         """Which list keeps the address out, "" if none does. Block beats allow."""
@@ -237,33 +240,36 @@ class _Entry:
 class IdentityRules:
     """The ``identities`` of one route. The first entry that matches rules; none: refused.
 
-    ``asks_certificate``: whether any entry names more than SNI, so that an `Identity` is of use.
+    ``asks_certificate``: whether any entry names a fact of the certificate, so that an `Identity`
+    is of use. ``asks_user``: whether any names a user: nobody can be judged without a request then.
     """
 
-    __slots__ = ("_entries", "asks_certificate")
+    __slots__ = ("_entries", "asks_certificate", "asks_user")
 
     def __init__(self, plans: Sequence[IdentityPlan], sets: Sequence[Addresses]) -> None:
         """IndexError for a set that is not there, ValueError for a field that is none."""
         self._entries = [_Entry(place, plan, sets) for place, plan in enumerate(plans)]
-        self.asks_certificate: Final = any(
-            field != "sni" for plan in plans for field, _ in plan.match
-        )
+        fields = {field for plan in plans for field, _ in plan.match}
+        self.asks_certificate: Final = bool(fields - {"sni", "user"})
+        self.asks_user: Final = "user" in fields
 
-    def judge(self, sni: str, identity: Identity | None, ip: str) -> bool:
+    def judge(self, sni: str, identity: Identity | None, ip: str, user: str = "") -> bool:
         """Whether the client may go on.
 
         ``sni``: the ClientHello's name, "" if none. ``ip``: the client address, IPv4, IPv6 or
-        mapped; "" on a Unix socket, which no list holds. ValueError where it is no IP address.
+        mapped; "" on a Unix socket, which no list holds. ``user``: who has shown the right
+        password, "" if nobody. ValueError where ``ip`` is no IP address.
         """
         for entry in self._entries:
-            if entry.matches(sni, identity):
+            if entry.matches(sni, identity, user):
                 return not entry.refusal(ip)
         return not self._entries
 
-    def why(self, sni: str, identity: Identity | None, ip: str) -> str:
-        """What `judge` went by, for the log: the entry and the list, nothing of the certificate."""
+    def why(self, sni: str, identity: Identity | None, ip: str, user: str = "") -> str:
+        """What `judge` went by, for the log: the entry and the list, nothing of the certificate
+        or of the user."""
         for entry in self._entries:
-            if not entry.matches(sni, identity):
+            if not entry.matches(sni, identity, user):
                 continue
             refusal = entry.refusal(ip)
             client = ip or "a client on a Unix socket"

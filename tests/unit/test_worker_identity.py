@@ -316,6 +316,37 @@ def test_the_first_entry_that_matches_rules() -> None:
     assert not rules(IdentityPlan(match=(("sni", "*"),))).asks_certificate
 
 
+def test_rules_by_user() -> None:
+    """Upper and lower case are two users; who has shown no password is none, not even for `*`."""
+    sets = [addresses("10.0.0.1")]
+    asked = rules(
+        IdentityPlan(match=(("user", "ali*"), ("cn", "alice"))),
+        IdentityPlan(match=(("user", "admin"),), allow=0),
+        IdentityPlan(match=(("user", "b?b"), ("sni", NAME))),
+        sets=sets,
+    )
+    cases = [
+        (NAME, ALICE, "10.0.0.2", "alice", True),
+        (NAME, None, "10.0.0.2", "alice", False),
+        (NAME, ALICE, "10.0.0.2", "Alice", False),
+        ("", None, "10.0.0.1", "admin", True),
+        ("", None, "10.0.0.2", "admin", False),
+        (NAME, None, "10.0.0.2", "bob", True),
+        ("", None, "10.0.0.2", "bob", False),
+        (NAME, ALICE, "10.0.0.1", "", False),
+    ]
+    for sni, identity, ip, user, expected in cases:
+        assert asked.judge(sni, identity, ip, user) == expected, (user, ip)
+        assert user not in asked.why(sni, identity, ip, user).split() or not user
+    assert asked.why("", None, "10.0.0.2", "admin").startswith("identities[1] (user 'admin')")
+    assert not rules(IdentityPlan(match=(("user", "*"),))).judge(NAME, ALICE, "10.0.0.1")
+    assert asked.asks_user
+    by_user = rules(IdentityPlan(match=(("user", "*"), ("sni", "*"))))
+    assert by_user.asks_user
+    assert not by_user.asks_certificate
+    assert not rules(IdentityPlan(match=(("cn", "*"),))).asks_user
+
+
 def test_why_shows_nothing_of_the_certificate() -> None:
     """Only what stands in the config, and the address."""
     asked = rules(IdentityPlan(match=(("issuer", "*CA"),), block=0), sets=[addresses("10.0.0.1")])
@@ -327,7 +358,7 @@ def test_why_shows_nothing_of_the_certificate() -> None:
 def test_no_entries_ask_nothing() -> None:
     """And a plan with a field or a set that is not there is refused."""
     assert rules().judge("", None, "10.0.0.1")
-    with pytest.raises(ValueError, match="user"):
-        rules(IdentityPlan(match=(("user", "*"),)))
+    with pytest.raises(ValueError, match="email"):
+        rules(IdentityPlan(match=(("email", "*"),)))
     with pytest.raises(IndexError):
         rules(IdentityPlan(match=(("cn", "*"),), allow=0))
