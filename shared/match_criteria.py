@@ -1,4 +1,4 @@
-"""What of a route decides whether it matches, how specific that is, and why it does not.
+"""What of a route decides whether it matches, and how specific that is.
 
 A criterion about what the asking layer does not know does not hold: before a byte was read nobody
 is a TLS client or another, and a client without TLS names no domain in its first bytes.
@@ -6,28 +6,30 @@ is a TLS client or another, and a client without TLS names no domain in its firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from shared.by_network import Client
 from shared.networks import Network
-from shared.plan import RoutePlan
+from shared.path_index import NO_PATH, path_rank
+from shared.plan import HttpMatch, RoutePlan
 from shared.units import short
 
 V = TypeVar("V")
 
-# Priority, domain, client_ips, other criteria, port, place in the file; the smaller rank wins.
-# Paths will stand behind the domain.
-Rank = tuple[int, int, int, int, int, int]
+# Priority, domain, path, client_ips, other criteria, port, place in the file; the smaller wins.
+Rank = tuple[int, int, int, int, int, int, int]
 
-LAST: Final[Rank] = (1 << 62, 0, 0, 0, 0, 0)  # behind every rank
+LAST: Final[Rank] = (1 << 62, 0, 0, 0, 0, 0, 0)  # behind every rank
 _EXACT: Final = -1000  # before every wildcard, whose rank is its length
 NO_DOMAIN: Final = 0
 _NO_NETWORK: Final = 1
+_NO_CRITERIA: Final = HttpMatch()
 # What each part of a rank is called where it decides.
 _PARTS: Final = (
     "has the higher priority",
     "has the more specific domain",
+    "has the more specific path",
     "has the longer network in client_ips",
     "has more other criteria",
     "names the port by itself",
@@ -97,22 +99,34 @@ def wildcard_keys(name: str, in_front: int, behind: int) -> Iterator[str]:
         yield name[:dot]
 
 
+def domain_holds(pattern: str, name: str) -> bool:
+    """Whether a name, as `plain_domain` gives it, is this domain or falls under this wildcard."""
+    if "*" not in pattern:
+        return name == pattern
+    key = wildcard_key(pattern)
+    has_star_text = len(name) > len(key)
+    return has_star_text and (name.endswith(key) if key[0] == "." else name.startswith(key))
+
+
 def tls_of(route: RoutePlan) -> bool | None:
     """True: for TLS clients only; False: for others only.
 
-    Ending TLS implies the former, and so does what only a ClientHello offers; domains do not.
+    What only a ClientHello offers implies the former, and so does ending TLS where all bytes are
+    relayed. A route that speaks HTTP may end TLS for some clients and serve others without.
     """
-    is_implied = route.terminate is not None or route.tls_versions or route.alpn
-    return True if is_implied else route.tls
+    is_ended = route.terminate is not None and route.http is None
+    return True if is_ended or route.tls_versions or route.alpn else route.tls
 
 
 def needs_bytes(route: RoutePlan) -> bool:
     """Whether the client's first bytes must be read to know that the route matches."""
-    return tls_of(route) is not None or bool(route.domains)
+    return route.http is not None or tls_of(route) is not None or bool(route.domains)
 
 
 def needs_hello(route: RoutePlan) -> bool:
     """Whether the route asks for more of a ClientHello than its first byte."""
+    if route.http is not None and not is_for_tls(route):
+        return False
     has_rules = route.security is not None and bool(route.security.identities)
     tells_name = any(tlv.name == "authority" for tlv in route.send_proxy_tlvs)
     is_tls = route.terminate is not None or has_rules or (tells_name and tls_of(route) is True)
@@ -120,13 +134,50 @@ def needs_hello(route: RoutePlan) -> bool:
 
 
 def is_for_tls(route: RoutePlan) -> bool:
-    """Whether only TLS clients can match: no other layer tells a domain yet."""
-    return needs_bytes(route) and tls_of(route) is not False
+    """Whether TLS clients can match one that needs bytes: if it speaks HTTP, by what it ends or
+    by passing bytes on.
+    """
+    if tls_of(route) is False:
+        return False
+    return route.http is None or route.terminate is not None or passes_tls(route)
+
+
+def is_for_plain(route: RoutePlan) -> bool:
+    """Whether clients without TLS can match one that needs bytes: only HTTP tells a domain then."""
+    if route.http is None:
+        return tls_of(route) is False and not route.domains
+    return tls_of(route) is not True
+
+
+def passes_tls(route: RoutePlan) -> bool:
+    """Whether a route that speaks HTTP gets TLS clients by their SNI too, their bytes unread:
+    it must ask for nothing, and do nothing, that takes reading them.
+    """
+    http = route.http
+    if http is None or not route.domains or route.terminate is not None:
+        return False
+    is_read = http.match != _NO_CRITERIA or http.answer is not None or http.auth is not None
+    return tls_of(route) is not False and not is_read
+
+
+def match_of(route: RoutePlan) -> HttpMatch:
+    """What it asks of a request."""
+    return _NO_CRITERIA if route.http is None else route.http.match
 
 
 def criteria_of(route: RoutePlan) -> int:
-    """How many criteria there are beside domains and client_ips."""
-    return (tls_of(route) is not None) + bool(route.tls_versions) + bool(route.alpn)
+    """How many criteria there are beside domains, paths and client_ips; of headers, query and
+    cookies each entry is one.
+    """
+    count = (tls_of(route) is not None) + bool(route.tls_versions) + bool(route.alpn)
+    match = match_of(route)
+    fields = len(match.headers) + len(match.query) + len(match.cookies)
+    return count + bool(match.methods) + fields
+
+
+def best_path(route: RoutePlan) -> int:
+    """The rank of the most specific of its paths; ValueError for one that is none."""
+    return min(map(path_rank, match_of(route).paths), default=NO_PATH)
 
 
 def domain_rank(pattern: str) -> int:
@@ -135,15 +186,21 @@ def domain_rank(pattern: str) -> int:
 
 
 def rank_of(
-    route: RoutePlan, listener: int, domain: int = NO_DOMAIN, network: Network | None = None
+    route: RoutePlan,
+    listener: int,
+    domain: int = NO_DOMAIN,
+    network: Network | None = None,
+    path: int = NO_PATH,
 ) -> Rank:
     """The rank of a route on a listener (its id).
 
-    ``domain``: the `domain_rank` of the domain that matched. ``network``: that of ``client_ips``.
+    ``domain``, ``path``: the `domain_rank` of the domain that matched, the `path_rank` of the path.
+    ``network``: that of ``client_ips``.
     """
     return (
         -route.priority,
         domain,
+        path,
         _NO_NETWORK if network is None else -network.prefix,
         -criteria_of(route),
         0 if listener in route.single_port else 1,
@@ -193,92 +250,45 @@ def _client_holds(
 def _tls_holds(
     candidate: Candidate[Any], client: Client, is_tls: bool | None, hello: Offer | None
 ) -> bool:
-    return tls_of(candidate.route) is is_tls
+    route = candidate.route
+    return (route.http is not None or tls_of(route)) is is_tls
 
 
 def _versions_hold(
     candidate: Candidate[Any], client: Client, is_tls: bool | None, hello: Offer | None
 ) -> bool:
-    return _is_offered(candidate.route.tls_versions, hello.versions if hello is not None else None)
+    return versions_hold(candidate.route, hello)
 
 
 def _alpn_holds(
     candidate: Candidate[Any], client: Client, is_tls: bool | None, hello: Offer | None
 ) -> bool:
-    return _is_offered(candidate.route.alpn, hello.alpn if hello is not None else None)
+    return alpn_holds(candidate.route, hello)
 
 
-def _is_offered(wanted: Sequence[str], offered: Collection[str] | None) -> bool:
-    return offered is not None and any(one in offered for one in wanted)
+def versions_hold(route: RoutePlan, hello: Offer | None) -> bool:
+    """Whether the client offers one of the TLS versions, if the route names some."""
+    wanted = route.tls_versions
+    return not wanted or (hello is not None and any(one in hello.versions for one in wanted))
+
+
+def alpn_holds(route: RoutePlan, hello: Offer | None) -> bool:
+    """Whether the client offers one of the application protocols, if the route names some."""
+    wanted = route.alpn
+    return not wanted or (hello is not None and any(one in hello.alpn for one in wanted))
 
 
 class Criterion(NamedTuple):
-    """One key of ``match``; ``domains`` is not among them, the index settles it."""
+    """One key of ``match`` that is asked of a client; the index settles ``domains``."""
 
     is_set: Callable[[RoutePlan], bool]
     holds: Check
-    why_not: Callable[[RoutePlan, bool | None, Offer | None], str]
 
 
-def _why_not_tls(route: RoutePlan, is_tls: bool | None, hello: Offer | None) -> str:
-    wanted = "TLS clients only" if tls_of(route) else "clients without TLS only"
-    return f"tls: for {wanted}" + (", and no byte has come" if is_tls is None else "")
-
-
-def _why_not_versions(route: RoutePlan, is_tls: bool | None, hello: Offer | None) -> str:
-    offered = _listed(hello.versions if hello is not None else ())
-    return f"tls_versions: for {' or '.join(route.tls_versions)}; the client offers {offered}"
-
-
-def _why_not_alpn(route: RoutePlan, is_tls: bool | None, hello: Offer | None) -> str:
-    offered = _listed(hello.alpn if hello is not None else ())
-    return f"alpn: for {' or '.join(route.alpn)}; the client offers {offered}"
-
-
-def _listed(offered: Collection[str]) -> str:
-    return ", ".join(map(ascii, offered)) or "none"
-
-
-def why_not_domain(name: str, is_tls: bool | None) -> str:
-    """Why none of a route's domains holds for a client that asks for ``name``, "" for none."""
-    if is_tls:
-        asked = f"the client asks for {short(name)}" if name else "the client names no server"
-    else:
-        asked = "no byte has come" if is_tls is None else "a client without TLS names none"
-    return f"domains: {asked}"
-
-
-IN_CLIENT_IPS: Final = Criterion(
-    lambda route: bool(route.client_ips),
-    _client_holds,
-    lambda route, is_tls, hello: "client_ips: the client is in none of them",
-)
-# In this order they are asked, and named where several do not hold.
+IN_CLIENT_IPS: Final = Criterion(lambda route: bool(route.client_ips), _client_holds)
+# In this order they are asked. What speaks HTTP takes first bytes from TLS clients only.
 OF_FIRST_BYTES: Final = (
-    Criterion(lambda route: tls_of(route) is not None, _tls_holds, _why_not_tls),
-    Criterion(lambda route: bool(route.tls_versions), _versions_hold, _why_not_versions),
-    Criterion(lambda route: bool(route.alpn), _alpn_holds, _why_not_alpn),
+    Criterion(lambda route: route.http is not None or tls_of(route) is not None, _tls_holds),
+    Criterion(lambda route: bool(route.tls_versions), _versions_hold),
+    Criterion(lambda route: bool(route.alpn), _alpn_holds),
 )
-
-
-def judge(
-    candidate: Candidate[Any],
-    is_named: bool,
-    name: str,
-    client: Client,
-    is_tls: bool | None,
-    hello: Offer | None,
-) -> tuple[int, str]:
-    """How many of a candidate's criteria hold before the first that does not, and why that is."""
-    route = candidate.route
-    if not IN_CLIENT_IPS.holds(candidate, client, is_tls, hello):
-        return 0, IN_CLIENT_IPS.why_not(route, is_tls, hello)
-    tls, *others = OF_FIRST_BYTES
-    if tls.is_set(route) and not tls.holds(candidate, client, is_tls, hello):
-        return 1, tls.why_not(route, is_tls, hello)
-    if not is_named:
-        return 2, why_not_domain(name, is_tls)
-    for held, criterion in enumerate(others, 3):
-        if criterion.is_set(route) and not criterion.holds(candidate, client, is_tls, hello):
-            return held, criterion.why_not(route, is_tls, hello)
-    return 3 + len(others), ""

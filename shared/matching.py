@@ -7,18 +7,19 @@ right one. Under it they are found by exact domain, by the wildcards that a name
 without a domain by the client's network: a look-up costs the same for 10 domains and for 10,000.
 
 Each layer asks with what it knows: before a byte was read, the client's address; behind the first
-bytes, whether they are TLS and what the ClientHello offers.
+bytes, whether they are TLS and what the ClientHello offers; then each request (`match_http`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from shared.by_network import ByNetwork, Client
+from shared.http.head import Request
 from shared.match_criteria import (
     IN_CLIENT_IPS,
     LAST,
@@ -27,20 +28,24 @@ from shared.match_criteria import (
     Candidate,
     Offer,
     Rank,
-    advantage,
+    best_path,
     domain_rank,
     is_for_tls,
-    judge,
     needs_bytes,
     needs_hello,
     plain_domain,
     rank_of,
-    tls_of,
     wildcard_key,
     wildcard_keys,
 )
+from shared.match_explain import Explanation, Question, explained
+from shared.match_http import Found, HttpRoutes
+from shared.match_waiting import Waiting
 from shared.networks import Network, parse_network
+from shared.path_index import NO_PARAMS
 from shared.plan import RoutePlan
+
+__all__ = ("Explanation", "Found", "Matcher", "Opening")
 
 V = TypeVar("V")
 
@@ -60,35 +65,14 @@ class Opening(Struct, Generic[V], frozen=True):
     initial_data: float
 
 
-class Explanation(Struct, Generic[V], frozen=True):
-    """Who wins, and why each other route of the listener does not, the best of them first."""
-
-    value: V | None
-    name: str  # of the route; "" where none wins
-    lost: list[tuple[str, str]]  # (route, reason)
-
-
 class Matcher(Generic[V]):
     """The candidates of one listener; ``V`` is what is found, one for each route."""
 
     __slots__ = (
-        "__weakref__",
-        "_behind",
-        "_best",
-        "_best_nameless",
-        "_best_wild",
-        "_exact",
-        "_in_front",
-        "_opening",
-        "_ready",
-        "_rest",
-        "_waiting",
-        "_wild",
-        "longest_handshake",
-        "needs_hello",
-        "only",
-        "places",
-    )
+        "__weakref__", "_awaits_http", "_behind", "_best", "_best_nameless", "_best_wild", "_exact",
+        "_http", "_in_front", "_listener", "_opening", "_ready", "_rest", "_waiting", "_wild",
+        "longest_handshake", "needs_hello", "only", "places",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: The value that every connection gets whoever it is, without a byte; None: there is none.
@@ -105,8 +89,11 @@ class Matcher(Generic[V]):
         self._in_front = self._behind = 0  # most dots in such a key, by the end that has the star
         self._rest: ByNetwork[list[Candidate[V]]] = ByNetwork(list)  # no domain, but need bytes
         self._ready: ByNetwork[list[Candidate[V]]] = ByNetwork(list)  # need none
-        self._waiting: ByNetwork[_Waiting] = ByNetwork(_Waiting)  # all that need bytes
+        self._waiting: ByNetwork[Waiting] = ByNetwork(Waiting)  # all that need bytes
         self._opening: Opening[V] | None = None  # of everyone, where the client does not matter
+        self._http: HttpRoutes[V] | None = None  # where some route speaks HTTP
+        self._awaits_http: bool | None = None  # of everyone, where the client does not matter
+        self._listener = 0
 
     def add(self, route: RoutePlan, listener: int, value: V) -> None:
         """Put a route in its places, if it serves this listener (its id) at all.
@@ -115,43 +102,65 @@ class Matcher(Generic[V]):
         """
         if listener not in route.listeners:
             return
-        self._opening = None
+        self._opening = self._awaits_http = None
+        self._listener = listener
         if needs_hello(route):
             self.needs_hello = True
             self.longest_handshake = max(self.longest_handshake, route.timeouts.tls_handshake)
-        networks: Sequence[Network | None] = _EVERYONE
-        if route.client_ips:
-            networks = [parse_network(text) for text in route.client_ips]
+        networks = _networks_of(route)
         self.places += len(route.domains) + len(networks)
-        if route.domains:
-            self._add_domains(route, listener, value, networks)
-        else:
-            is_ready = not needs_bytes(route)
-            checks = tuple(one.holds for one in OF_FIRST_BYTES if one.is_set(route))
-            for network in networks:
-                rank = rank_of(route, listener, NO_DOMAIN, network)
-                group = (self._ready if is_ready else self._rest).at(network)
-                insort(group, Candidate(route, value, rank, network, checks), key=_rank)
-                self._best_nameless = min(self._best_nameless, rank)
-                if rank < self._best:
-                    self._best = rank
-                    self.only = value if is_ready and network is None else None
+        path = best_path(route)
+        if route.http is not None:
+            self.places += self._speaking_http().add(route, listener, value, networks)
+        elif self._http is not None:
+            self.places += self._http.add_relayed(route, listener, value, networks)
+        if route.http is None or is_for_tls(route):
+            if route.domains:
+                self._add_domains(route, value, networks, path)
+            else:
+                self._add_nameless(route, value, networks, path)
         if needs_bytes(route):
             # Of its domains the best is enough: who waits for one of them waits for all.
             level = min(map(domain_rank, route.domains), default=NO_DOMAIN)
             for network in networks:
-                rank = rank_of(route, listener, level, network)
+                rank = rank_of(route, listener, level, network, path)
                 self._waiting.at(network).add(rank, route)
+                if rank < self._best:
+                    self._best = rank
+                    self.only = None
+
+    def _speaking_http(self) -> HttpRoutes[V]:
+        http = self._http
+        if http is None:
+            http = self._http = HttpRoutes()
+            for one in {each.route.name: each for each in self._nameless()}.values():
+                networks = _networks_of(one.route)
+                self.places += http.add_relayed(one.route, self._listener, one.value, networks)
+        return http
+
+    def _add_nameless(
+        self, route: RoutePlan, value: V, networks: Sequence[Network | None], path: int
+    ) -> None:
+        is_ready = not needs_bytes(route)
+        checks = tuple(one.holds for one in OF_FIRST_BYTES if one.is_set(route))
+        for network in networks:
+            rank = rank_of(route, self._listener, NO_DOMAIN, network, path)
+            group = (self._ready if is_ready else self._rest).at(network)
+            insort(group, Candidate(route, value, rank, network, checks), key=_rank)
+            self._best_nameless = min(self._best_nameless, rank)
+            if is_ready and rank < self._best:
+                self._best = rank
+                self.only = value if network is None else None
 
     def _add_domains(
-        self, route: RoutePlan, listener: int, value: V, networks: Sequence[Network | None]
+        self, route: RoutePlan, value: V, networks: Sequence[Network | None], path: int
     ) -> None:
         """Domains that rank alike share their candidates: a route may have thousands."""
         # The name of a TLS client leads here, and nothing else does.
         checks = tuple(
             one.holds
             for one in (IN_CLIENT_IPS, *OF_FIRST_BYTES)
-            if one.is_set(route) and not (one is OF_FIRST_BYTES[0] and tls_of(route))
+            if one.is_set(route) and not (one is OF_FIRST_BYTES[0] and is_for_tls(route))
         )
         alike: dict[int, tuple[Candidate[V], ...]] = {}
         for domain in dict.fromkeys(route.domains):
@@ -160,16 +169,14 @@ class Matcher(Generic[V]):
             own = alike.get(level)
             if own is None:
                 made = [
-                    Candidate(route, value, rank_of(route, listener, level, one), one, checks)
+                    Candidate(
+                        route, value, rank_of(route, self._listener, level, one, path), one, checks
+                    )
                     for one in networks
                 ]
                 alike[level] = own = tuple(sorted(made, key=_rank))
-                best = own[0].rank
                 if not is_exact:
-                    self._best_wild = min(self._best_wild, best)
-                if best < self._best:
-                    self._best = best
-                    self.only = None
+                    self._best_wild = min(self._best_wild, own[0].rank)
             if is_exact:
                 _put(self._exact, domain, own)
                 continue
@@ -209,25 +216,62 @@ class Matcher(Generic[V]):
         found = self._winner(client, is_tls, hello)
         return None if found is None else found.value
 
+    def awaits_http(self, client: Client) -> bool:
+        """Whether this client, which does not begin with TLS, may get a route that speaks HTTP: its
+        first bytes are then to be read as a request's head, and asked for `with_request`.
+        """
+        known = self._awaits_http
+        if known is not None:
+            return known
+        http = self._http
+        if http is None:
+            return False
+        best = http.best_of_plain(client)
+        awaits = best < LAST
+        if awaits:
+            other = self._winner(client, False, None)
+            awaits = other is None or best < other.rank
+        tables = (http.plain_ranks, self._ready, self._rest)
+        if not any(one.has_networks for one in tables):
+            self._awaits_http = awaits
+        return awaits
+
+    def with_request(
+        self, client: Client, is_tls: bool, hello: Offer | None, request: Request
+    ) -> Found[V] | None:
+        """Who takes this request; None: nobody.
+
+        ``is_tls``: it came through TLS that ended here, ``hello`` is what was offered then: only
+        routes that end TLS and speak HTTP take part. Else all do that take this client, also those
+        that only relay: by their rank, like others.
+        """
+        http = self._http
+        if http is None:
+            one = None if is_tls else self._winner(client, False, None)
+            return None if one is None else Found(one.value, NO_PARAMS)
+        if is_tls:
+            return http.through_tls.find(client, hello, request)
+        return http.plain.find(client, None, request)
+
     def tls_only(self, client: Client) -> bool:
         """Whether this client has candidates, and all of them are for TLS clients.
 
-        One with domains is, unless it says ``tls: false``: nothing else names a domain yet.
+        One with domains is, unless it speaks HTTP, which has a name in each request.
         """
-        return self._all_wait(client) and not any(
-            one.is_for_others for one in self._waiting.over(client)
-        )
+        return self._all_wait(client, is_tls=True)
 
     def plain_only(self, client: Client) -> bool:
         """Whether this client has candidates, and all of them are for clients without TLS."""
-        return self._all_wait(client) and not any(
-            one.is_for_tls for one in self._waiting.over(client)
-        )
+        return self._all_wait(client, is_tls=False)
 
-    def _all_wait(self, client: Client) -> bool:
+    def _all_wait(self, client: Client, *, is_tls: bool) -> bool:
+        """Whether there are candidates, all of them need bytes, and are of this kind."""
         if self._best_ready(client) is not None:
             return False
-        return any(one.ranks for one in self._waiting.over(client))
+        waiting = self._waiting.over(client)
+        of_tls = any(one.is_for_tls for one in waiting)
+        of_others = any(one.is_for_others for one in waiting)
+        return of_tls is is_tls and of_others is not is_tls
 
     def _best_ready(self, client: Client) -> Candidate[V] | None:
         groups = self._ready.over(client)
@@ -261,10 +305,10 @@ class Matcher(Generic[V]):
                     if one is not None and one.rank < best:
                         found, best = one, one.rank
         if self._best_nameless < best:
-            return self._nameless(found, client, is_tls, hello)
+            return self._best_of_nameless(found, client, is_tls, hello)
         return found
 
-    def _nameless(
+    def _best_of_nameless(
         self, found: Candidate[V] | None, client: Client, is_tls: bool | None, hello: Offer | None
     ) -> Candidate[V] | None:
         """The best of ``found`` and those without a domain."""
@@ -279,81 +323,31 @@ class Matcher(Generic[V]):
     # -- for people ------------------------------------------------------------------------
 
     def explain(
-        self, client: Client, is_tls: bool | None = None, hello: Offer | None = None
+        self,
+        client: Client,
+        is_tls: bool | None = None,
+        hello: Offer | None = None,
+        request: Request | None = None,
     ) -> Explanation[V]:
-        """As `with_first_bytes`, with the reason why each other route lost; looks at them all."""
-        if not is_tls:
-            hello = None
-        name = plain_domain((hello.server_name if hello is not None else "") or "")
-        keys = {*wildcard_keys(name, self._in_front, self._behind)}
-        judged: dict[str, tuple[int, Rank, Candidate[V], str]] = {}
-        for candidate, key, is_exact in self._all():
-            is_named = not key or (name == key if is_exact else key in keys)
-            held, why = judge(candidate, is_named, name, client, is_tls, hello)
-            verdict = (-held, candidate.rank, candidate, why)
-            known = judged.get(candidate.route.name)
-            if known is None or verdict[:2] < known[:2]:
-                judged[candidate.route.name] = verdict
-        matching = [one for _, _, one, why in judged.values() if not why]
-        winner = min(matching, key=_rank, default=None)
-        lost: list[tuple[str, str]] = []
-        for _, rank, candidate, why in sorted(judged.values(), key=lambda one: one[1]):
-            if candidate is winner:
-                continue
-            if not why and winner is not None:
-                why = f"{winner.route.name!r} {advantage(winner.rank, rank)}"
-            lost.append((candidate.route.name, why))
-        if winner is None:
-            return Explanation(None, "", lost)
-        return Explanation(winner.value, winner.route.name, lost)
-
-    def _all(self) -> Iterator[tuple[Candidate[V], str, bool]]:
-        """Every candidate with the key of its domain ("": none), and whether that is exact."""
-        for key, group in self._exact.items():
+        """As `with_first_bytes`, or as `with_request` where there is one, with the reason why each
+        other route lost; looks at them all.
+        """
+        question = Question(client, is_tls, hello if is_tls else None, request)
+        routes: dict[str, tuple[RoutePlan, V]] = {}
+        for group in (*self._exact.values(), *self._wild.values(), self._nameless()):
             for candidate in group:
-                yield candidate, key, True
-        for key, group in self._wild.items():
-            for candidate in group:
-                yield candidate, key, False
-        for by_network in (self._rest, self._ready):
-            for group in by_network:
-                for candidate in group:
-                    yield candidate, "", False
+                routes[candidate.route.name] = candidate.route, candidate.value
+        if self._http is not None:
+            routes.update(self._http.by_name())
+        return explained(routes.values(), self._listener, question)
+
+    def _nameless(self) -> list[Candidate[V]]:
+        tables = (self._rest, self._ready)
+        return [one for table in tables for group in table for one in group]
 
 
-class _Waiting:
-    """The candidates of one network that need bytes: who ranks above, and how long to wait.
-
-    ``ranks`` are in order and ``longest`` grows: who ranks lower counts only where it waits longer.
-    """
-
-    __slots__ = ("is_for_others", "is_for_tls", "longest", "ranks")
-
-    def __init__(self) -> None:
-        self.ranks: list[Rank] = []
-        self.longest: list[float] = []  # seconds, by the place in ``ranks``
-        self.is_for_tls = self.is_for_others = False
-
-    def add(self, rank: Rank, route: RoutePlan) -> None:
-        """One more."""
-        if is_for_tls(route):
-            self.is_for_tls = True
-        else:
-            self.is_for_others = True
-        seconds = route.timeouts.initial_data
-        place = bisect_left(self.ranks, rank)
-        if place and self.longest[place - 1] >= seconds:
-            return
-        end = place
-        while end < len(self.ranks) and self.longest[end] <= seconds:
-            end += 1
-        self.ranks[place:end] = [rank]
-        self.longest[place:end] = [seconds]
-
-    def longest_above(self, rank: Rank) -> float | None:
-        """The longest wait of those before ``rank``; None: there are none."""
-        place = bisect_left(self.ranks, rank)
-        return self.longest[place - 1] if place else None
+def _networks_of(route: RoutePlan) -> Sequence[Network | None]:
+    return list(map(parse_network, route.client_ips)) or _EVERYONE
 
 
 def _rank(candidate: Candidate[Any]) -> Rank:

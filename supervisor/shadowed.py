@@ -16,24 +16,38 @@ from itertools import islice, product
 from typing import Final, NamedTuple
 
 from shared.config import Config
-from shared.match_criteria import criteria_of, is_for_tls, needs_bytes, tls_of, wildcard_keys
+from shared.match_criteria import (
+    criteria_of,
+    is_for_plain,
+    is_for_tls,
+    match_of,
+    needs_bytes,
+    wildcard_keys,
+)
 from shared.networks import BITS, Network, parse_network
-from shared.plan import RoutePlan
+from shared.path_index import PathPattern
+from shared.plan import FieldMatch, HttpMatch, HttpPlan, RoutePlan, TlsPlan
 from shared.units import short
+from supervisor.compile_http import match_plan
 from supervisor.compile_tls import is_for_tls as is_for_tls_only
 from supervisor.config_findings import Findings
 from supervisor.config_listeners import PortKey, enabled_routes, port_keys
+from supervisor.config_protocol import speaks_http
+from supervisor.config_taken_tls import taken_tls
 
-# Routes with more rivals differ in tls_versions, alpn or all but one of their domains alone; of
-# those a shadow may go unnamed.
+# Routes with more rivals differ in what is neither domain, path nor network, or in all but one of
+# these alone; of those a shadow may go unnamed.
 _MOST_RIVALS: Final = 50
-_MOST_PAIRS: Final = 10_000  # of a route's domains and networks; beyond, networks stand as _MANY
-_MOST_TRIED: Final = 16  # domains and networks of a route among which the rarest is looked for
+_MOST_PAIRS: Final = 10_000  # of a route's domains, paths, networks; beyond, these stand as _MANY
+_MOST_TRIED: Final = 16  # of each of a route, among which the rarest is looked for
 _MOST_LABELS: Final = 127  # of a name of 253 bytes
 _NO_DOMAIN: Final = ""
+_NO_PATH: Final = ""
 _MANY: Final = Network(0, 0, 0)  # stands for all networks of a route that has very many
+_MANY_PATHS: Final = "?"  # the same for paths
+_ENDED: Final = TlsPlan(certificates=())  # of a route that ends TLS, however it does
 
-_Key = tuple[int, str, Network | None]
+_Key = tuple[int, str, str, Network | None]
 
 
 class Shadow(NamedTuple):
@@ -53,12 +67,13 @@ class _Ports(NamedTuple):
 class _Known:
     """A route, with what is asked of it many times."""
 
-    __slots__ = ("criteria", "domains", "networks", "order", "plan", "ports")
+    __slots__ = ("criteria", "domains", "networks", "order", "paths", "plan", "ports")
 
     def __init__(self, plan: RoutePlan, ports: int) -> None:
         self.plan = plan
         self.ports = ports  # number of its _Ports
         self.domains = frozenset(plan.domains)
+        self.paths = frozenset(match_of(plan).paths)
         self.networks = frozenset(map(parse_network, plan.client_ips))
         self.criteria = criteria_of(plan)
         self.order = (-plan.priority, plan.order)
@@ -89,8 +104,8 @@ class _Index:
         for route in sorted(self.routes, key=_order):
             for network in route.networks:
                 self._prefixes[network.version].add(network.prefix)
-            for domain, one in _pairs(route):
-                self._by_key.setdefault((route.ports, domain, one), []).append(route)
+            for domain, path, one in _places(route):
+                self._by_key.setdefault((route.ports, domain, path, one), []).append(route)
 
     def _number(self, route: RoutePlan) -> int:
         # Thousands of routes may share the very objects of a range of thousands of ports.
@@ -117,24 +132,31 @@ class _Index:
         return holders
 
     def rivals(self, route: _Known) -> Iterator[_Known]:
-        """Those that might hide this route, as far as one of its domains and networks tells."""
+        """Those that might hide this route, as far as one domain, path and network of it tells."""
         domains = list(islice(route.domains, _MOST_TRIED)) or [_NO_DOMAIN]
+        paths = list(islice(route.paths, _MOST_TRIED)) or [_NO_PATH]
         networks: list[Network | None] = [*islice(route.networks, _MOST_TRIED)] or [None]
-        domain = min(domains, key=lambda one: self._count(route, one, networks[0]))
-        network = min(networks, key=lambda one: self._count(route, domain, one))
-        ordered = merge(*self._lists(route, domain, network), key=_order)
+        domain = min(domains, key=lambda one: self._count(route, one, paths[0], networks[0]))
+        path = min(paths, key=lambda one: self._count(route, domain, one, networks[0]))
+        network = min(networks, key=lambda one: self._count(route, domain, path, one))
+        ordered = merge(*self._lists(route, domain, path, network), key=_order)
         for rival in islice(ordered, _MOST_RIVALS):
             if rival.plan.priority < route.plan.priority:
                 return
             if rival is not route:
                 yield rival
 
-    def _count(self, route: _Known, domain: str, network: Network | None) -> int:
-        return sum(map(len, self._lists(route, domain, network)))
+    def _count(self, route: _Known, domain: str, path: str, network: Network | None) -> int:
+        return sum(map(len, self._lists(route, domain, path, network)))
 
-    def _lists(self, route: _Known, domain: str, network: Network | None) -> list[list[_Known]]:
+    def _lists(
+        self, route: _Known, domain: str, path: str, network: Network | None
+    ) -> list[list[_Known]]:
         keys = product(
-            self._holding[route.ports], _domains_over(domain), self._networks_over(network)
+            self._holding[route.ports],
+            _domains_over(domain),
+            _paths_over(path),
+            self._networks_over(network),
         )
         return [found for key in keys if (found := self._by_key.get(key))]
 
@@ -155,11 +177,17 @@ class _Index:
         if not _holds_criteria(rival.plan, route.plan):
             return False
         if rival.plan.priority > route.plan.priority:
-            return self._holds_domains(rival, route) and self._holds_networks(rival, route)
+            return (
+                self._holds_domains(rival, route)
+                and _holds_paths(rival, route)
+                and self._holds_networks(rival, route)
+            )
         if rival.plan.priority < route.plan.priority:
             return False
-        # What is wider ranks below: only the very same domains and networks can draw level.
+        # What is wider ranks below: only the very same of each can draw level.
         if not _holds_same(rival.domains, route.domains):
+            return False
+        if not _holds_same(rival.paths, route.paths):
             return False
         if not _holds_same(rival.networks, route.networks):
             return False
@@ -196,11 +224,36 @@ def _order(route: _Known) -> tuple[int, int]:
     return route.order
 
 
-def _pairs(route: _Known) -> Iterator[tuple[str, Network | None]]:
+def _places(route: _Known) -> Iterator[tuple[str, str, Network | None]]:
     networks: list[Network | None] = [*route.networks] or [None]
-    if len(networks) * len(route.domains) > _MOST_PAIRS:
-        networks = [_MANY]
-    return product(route.domains or (_NO_DOMAIN,), networks)
+    paths = [*route.paths] or [_NO_PATH]
+    domains = len(route.domains) or 1
+    if len(networks) * len(paths) * domains > _MOST_PAIRS:
+        networks = [_MANY] if route.networks else networks
+    if len(networks) * len(paths) * domains > _MOST_PAIRS:
+        paths = [_MANY_PATHS] if route.paths else paths
+    return product(route.domains or (_NO_DOMAIN,), paths, networks)
+
+
+def _paths_over(path: str) -> list[str]:
+    """What of another route's paths holds this one: none at all, itself, all under a folder."""
+    over = [_NO_PATH]
+    if path:
+        over += [_MANY_PATHS, path]
+        folder = ""
+        for part in PathPattern(path).prefix.split("/")[:-1]:
+            folder += f"{part}/"
+            if f"{folder}*" != path:
+                over.append(f"{folder}*")
+    return over
+
+
+def _holds_paths(rival: _Known, route: _Known) -> bool:
+    if not rival.paths:
+        return True
+    return bool(route.paths) and all(
+        any(one in rival.paths for one in _paths_over(path)) for path in route.paths
+    )
 
 
 def _domains_over(domain: str) -> list[str]:
@@ -226,16 +279,59 @@ def _holds_same(rival: frozenset[object], route: frozenset[object]) -> bool:
 
 
 def _holds_criteria(rival: RoutePlan, route: RoutePlan) -> bool:
-    """Whether every client that meets the criteria of ``route`` meets those of ``rival``."""
-    if not needs_bytes(rival):
-        return True
-    if is_for_tls(rival) and not is_for_tls(route):
+    """Whether every client, and every request, that meets the criteria of ``route`` meets those of
+    ``rival``; of domains, paths and networks nothing is said.
+    """
+    if rival.http is None:
+        # Requests within TLS that another route ended never go to one that only relays.
+        if route.http is not None and route.terminate is not None:
+            return False
+        if not needs_bytes(rival):
+            return True
+    elif route.http is None:
+        if _takes_plain(route):  # whatever they send
+            return False
+    elif (rival.terminate is None) is not (route.terminate is None):
         return False
-    if not is_for_tls(rival) and tls_of(route) is not False:
+    if _takes_tls(route) and not is_for_tls(rival):
         return False
-    return _holds_offers(rival.tls_versions, route.tls_versions) and _holds_offers(
-        rival.alpn, route.alpn
+    if _takes_plain(route) and not is_for_plain(rival):
+        return False
+    if not _holds_offers(rival.tls_versions, route.tls_versions):
+        return False
+    if not _holds_offers(rival.alpn, route.alpn):
+        return False
+    return route.http is None or _holds_requests(match_of(rival), match_of(route))
+
+
+def _takes_tls(route: RoutePlan) -> bool:
+    return not needs_bytes(route) or is_for_tls(route)
+
+
+def _takes_plain(route: RoutePlan) -> bool:
+    return not needs_bytes(route) or is_for_plain(route)
+
+
+def _holds_requests(rival: HttpMatch, route: HttpMatch) -> bool:
+    return (
+        _holds_offers(rival.methods, route.methods)
+        and _holds_fields(rival.headers, route.headers)
+        and _holds_fields(rival.query, route.query)
+        and _holds_fields(rival.cookies, route.cookies)
     )
+
+
+def _holds_fields(rival: tuple[FieldMatch, ...], route: tuple[FieldMatch, ...]) -> bool:
+    """Whether each that ``rival`` asks for is asked for by ``route``, as narrowly or more so."""
+    return all(any(_holds_field(one, other) for other in route) for one in rival)
+
+
+def _holds_field(rival: FieldMatch, route: FieldMatch) -> bool:
+    if rival.name != route.name:
+        return False
+    if rival == route or not (rival.values or rival.regex):
+        return True
+    return bool(route.values) and set(route.values) <= set(rival.values)
 
 
 def _holds_offers(rival: tuple[str, ...], route: tuple[str, ...]) -> bool:
@@ -255,6 +351,7 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
     """What of each enabled route decides whether it is chosen. All addresses of a port have the
     same routes, so a port stands for them.
     """
+    taken = taken_tls(config).tls
     ids: dict[PortKey, int] = {}
     known: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]] = {}
     for place, route in enabled_routes(config):
@@ -266,6 +363,7 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
             own = frozenset(numbers[key] for key, is_single in keys.items() if is_single)
             known[entries] = (tuple(numbers.values()), own)
         listeners, single = known[entries]
+        tls = route.action.tls or taken.get(place)
         yield RoutePlan(
             name=str(route.name),
             order=place,
@@ -273,8 +371,10 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
             single_port=single,
             priority=route.priority,
             client_ips=tuple(match.client_ips),
-            tls=is_for_tls_only(route),
+            tls=is_for_tls_only(route, taken.get(place)),
             domains=tuple(map(str, match.domains)),
             tls_versions=tuple(match.tls_versions),
             alpn=tuple(match.alpn),
+            terminate=_ENDED if tls is not None and tls.terminates else None,
+            http=HttpPlan(match=match_plan(match)) if speaks_http(route) else None,
         )

@@ -13,12 +13,14 @@ from shared.plan import Endpoints, Plan
 from supervisor.compile import ListenerIds, compile_plan
 from supervisor.config_file import Loaded, load_bytes
 from supervisor.shadowed import shadows
+from tests.helpers.http_routes import http_route, request, takes
 from tests.helpers.routes import Asked, Hello, route, tls, winner
 from tests.helpers.routes import matcher as matcher_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "matching.md").read_text()
 BLOCK = re.compile(r"```yaml\n(.*?)```\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
-PORTS = ("443", "5000")
+PORTS = ("80", "443", "5000")
+METHODS = ("GET", "POST")
 
 
 def rows(table: str) -> list[list[str]]:
@@ -56,6 +58,15 @@ def asked(client: str, sends: str) -> Asked:
     return Asked(client, True, hello)
 
 
+def takes_request(found: Matcher[str], client: str, sends: str) -> str | None:
+    """``GET host/path?query name: value``, without TLS."""
+    assert found.awaits_http(Asked(client).client)
+    method, target, *rest = sends.split(" ", 2)
+    host, slash, path = target.partition("/")
+    fields = dict([rest[0].split(": ", 1)]) if rest else {}
+    return takes(found, request(slash + path, host, method, **fields), client)
+
+
 BLOCKS = BLOCK.findall(DOCUMENT)
 EXAMPLES = [(text, *row) for text, table in BLOCKS if "| client |" in table for row in rows(table)]
 
@@ -70,18 +81,23 @@ def test_example(text: str, client: str, sends: str, expected: str) -> None:
         found: Matcher[str] = Matcher()
         for one in made.routes:
             found.add(one, listener.id, one.name)
-        assert (winner(found, asked(client, sends)) or "none") == expected
+        if sends.startswith(METHODS):
+            name = takes_request(found, client, sends)
+        else:
+            name = winner(found, asked(client, sends))
+        assert (name or "none") == expected
 
 
 def test_every_example_is_run() -> None:
     """Each YAML block of the page has its table, and there are examples of each kind."""
-    assert len(BLOCKS) == DOCUMENT.count("```yaml") == 4
-    assert len(EXAMPLES) > 25
+    assert len(BLOCKS) == DOCUMENT.count("```yaml") == 7
+    assert len(EXAMPLES) > 55
+    assert len([sends for _, _, sends, _ in EXAMPLES if sends.startswith(METHODS)]) > 20
 
 
-def test_hidden_routes() -> None:
+@pytest.mark.parametrize(("text", "table"), [one for one in BLOCKS if "hidden by" in one[1]])
+def test_hidden_routes(text: str, table: str) -> None:
     """The documented route is named as hidden, by the documented one, and no other is."""
-    text, table = next(block for block in BLOCKS if "hidden by" in block[1])
     found = [[loser.name, other.name] for loser, other in shadows(plan(text).routes)]
     assert found == rows(table)
     assert [problem.code for problem in loaded(text).warnings] == ["shadowed"]
@@ -103,3 +119,13 @@ def test_table_of_domains() -> None:
         assert all(winner(found, tls(name)) for name in matches.split(", "))
         assert not any(winner(found, tls(name)) for name in others.split(", "))
     assert domain_rank("*.example.com") < domain_rank("*.example")
+
+
+def test_table_of_paths() -> None:
+    """What each written path matches, and what it does not."""
+    table = DOCUMENT.split("## Requests")[1].split("| path |")[1].split("\n\n")[0]
+    assert len(rows(table)) == 7
+    for written, matches, others in rows(table):
+        found = matcher_of(http_route("r", 0, paths=(written,)))
+        assert all(takes(found, request(path)) for path in matches.split(", "))
+        assert not any(takes(found, request(path)) for path in others.split(", "))

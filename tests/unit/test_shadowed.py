@@ -9,6 +9,7 @@ import pytest
 from shared.plan import RoutePlan, TlsPlan
 from supervisor.config_file import load_bytes
 from supervisor.shadowed import shadows
+from tests.helpers.http_routes import ENDED, field, http_route
 from tests.helpers.routes import route
 
 RANGE: dict[str, Any] = {"listeners": (1, 2, 3), "single_port": frozenset()}
@@ -126,3 +127,80 @@ def test_warning_names_both_and_how_to_mend() -> None:
         warning.message == "route 'idle' can never be chosen: 'all' comes before it on every port"
     )
     assert warning.hint == "give it a priority above 3, narrow the match of 'all', or remove one"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (http_route("w"), http_route("l", 1)),
+        (http_route("w", 0, paths=("/a", "/b")), http_route("l", 1, paths=("/b",))),
+        (http_route("w", 1, priority=1), http_route("l", 0, "a.test", paths=("/a",))),
+        (
+            http_route("w", 1, paths=("/a/*",), priority=1),
+            http_route("l", 0, paths=("/a/b", "/a/:x", "/a/*", "/a/b/*")),
+        ),
+        (
+            http_route("w", 1, methods=("GET", "PUT"), priority=1),
+            http_route("l", 0, methods=("PUT",), query=(field("q"),)),
+        ),
+        (
+            http_route("w", 0, headers=(field("x", "1", "2"),)),
+            http_route("l", 1, headers=(field("x", "2"),)),
+        ),
+        (
+            http_route("w", 1, cookies=(field("x"),), priority=1),
+            http_route("l", 0, cookies=(field("x", regex="a"), field("y"))),
+        ),
+        (
+            http_route("w", 0, "a.test", paths=("/a",), terminate=ENDED, tls=True),
+            http_route("l", 1, "a.test", paths=("/a",), terminate=ENDED, tls=True),
+        ),
+        (route("w", 1, priority=1), http_route("l", 0, "a.test", paths=("/a",))),
+        (http_route("w", 1, "a.test", priority=1), route("l", 0, "a.test")),
+    ],
+)
+def test_hidden_http(first: RoutePlan, second: RoutePlan) -> None:
+    """One route takes every request of the other, and every client."""
+    assert pairs(first, second) == pairs(second, first) == [("l", "w")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (http_route("a", 0), http_route("b", 1, paths=("/*",))),
+        (http_route("a", 0, paths=("/a/*",)), http_route("b", 1, paths=("/a/b",))),
+        (http_route("a", paths=("/a/b/*",), priority=1), http_route("b", 1, paths=("/a/*",))),
+        (http_route("a", paths=("/a/",), priority=1), http_route("b", 1, paths=("/a/*",))),
+        (http_route("a", methods=("GET",), priority=1), http_route("b", 1)),
+        (http_route("a", methods=("GET",)), http_route("b", 1, methods=("GET", "PUT"))),
+        (
+            http_route("a", headers=(field("x", "1"),), priority=1),
+            http_route("b", 1, headers=(field("x"),)),
+        ),
+        (
+            http_route("a", headers=(field("x", "1"),), priority=1),
+            http_route("b", 1, query=(field("x", "1"),)),
+        ),
+        (http_route("a", priority=1), http_route("b", 1, "a.test")),
+        (http_route("a", priority=1), route("b", 1)),
+        (http_route("a", priority=1), route("b", 1, tls=False)),
+        (http_route("a", priority=1), http_route("b", 1, terminate=ENDED)),
+        (route("a", priority=1), http_route("b", 1, terminate=ENDED, tls=True)),
+        (
+            http_route("a", 0, "a.test", priority=1),
+            http_route("b", 1, "a.test", terminate=ENDED, tls=True),
+        ),
+    ],
+)
+def test_not_hidden_http(first: RoutePlan, second: RoutePlan) -> None:
+    """Each of them gets some request, or some client."""
+    assert pairs(first, second) == []
+
+
+def test_many_paths() -> None:
+    """Among thousands of routes of one domain the hidden one is found by its path."""
+    routes = [
+        http_route(str(number), number, "a.test", paths=(f"/p{number}",)) for number in range(2000)
+    ]
+    hidden = http_route("hidden", 3000, "a.test", paths=("/p1500",))
+    assert pairs(*routes, hidden) == [("hidden", "1500")]
