@@ -6,12 +6,13 @@ worker; when a worker is gone, its last snapshot goes into the base. So no count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Struct, field
 
-from shared.stats import Snapshot, Totals, add, end_as_killed
+from shared.stats import RouteCounts, Snapshot, Totals, add, end_as_killed
 
 
 class SnapshotHead(Struct, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ class Ledger:
         self._run = run
         self._base = Totals()
         self._live: dict[int, _Entry] = {}
+        self.folds = 0  # workers whose last words went into the base
 
     def open(self, incarnation: int) -> None:
         """Expect snapshots of this worker."""
@@ -82,6 +84,15 @@ class Ledger:
         if snapshot is not None:
             end_as_killed(snapshot)
             add(self._base, snapshot)
+            self.folds += 1
+
+    def reports(self) -> list[bytes]:
+        """The latest whole report of each worker, all parts of it, as they came."""
+        return [raw for entry in self._live.values() for raw in entry.raws]
+
+    def ended_routes(self) -> Mapping[str, RouteCounts]:
+        """The counters of workers that are gone, by route; not to be changed."""
+        return self._base.routes
 
     def totals(self) -> Totals:
         """All workers together, as a fresh object."""

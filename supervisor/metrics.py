@@ -26,7 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from shared.stats import CONNECT_BUCKETS, Histogram, Totals
+from shared.stats import Histogram, Totals, unrouted_requests
 from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 
@@ -71,6 +71,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield from _listeners(reading.totals)
     yield from _routes(reading.totals)
     yield from _targets(reading.totals)
+    yield from _requests(reading.totals)
     yield from _workers(reading)
     yield from _config(reading)
     yield from _certificates(reading)
@@ -144,7 +145,7 @@ def _routes(totals: Totals) -> Iterator[Metric]:
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
     """Prometheus buckets count everything up to their bound, the last one all."""
-    bounds = [*(str(bound) for bound in CONNECT_BUCKETS), "+Inf"]
+    bounds = [*(str(bound) for bound in histogram.bounds()), "+Inf"]
     return list(zip(bounds, accumulate(histogram.buckets), strict=True))
 
 
@@ -168,6 +169,40 @@ def _targets(totals: Totals) -> Iterator[Metric]:
             for reason, count in target.connect_failures.items():
                 failures.add_metric([route, name, reason], count)
     yield from (active, total, received, sent, failures, is_up)
+
+
+def _requests(totals: Totals) -> Iterator[Metric]:
+    """Of HTTP. Routes without any request have none of these."""
+    requests = _counter(
+        "requests",
+        "Requests by the class of the answer. No target: answered by ourselves; no route: none"
+        " took it.",
+        "route",
+        "target",
+        "code",
+    )
+    request = HistogramMetricFamily(
+        "proxyctl_request_duration_seconds",
+        "From the first byte of a request to the last one of its answer.",
+        labels=["route"],
+    )
+    first_byte = HistogramMetricFamily(
+        "proxyctl_first_byte_duration_seconds",
+        "From the end of a request to the first byte of its answer.",
+        labels=["route"],
+    )
+    for code, count in unrouted_requests(totals).items():
+        requests.add_metric(["", "", code], count)
+    for name, route in totals.routes.items():
+        for code, count in route.requests.items():
+            requests.add_metric([name, "", code], count)
+        for target, counts in route.targets.items():
+            for code, count in counts.requests.items():
+                requests.add_metric([name, target, code], count)
+        for family, histogram in ((request, route.request), (first_byte, route.first_byte)):
+            if histogram is not None and any(histogram.buckets):
+                family.add_metric([name], _cumulative(histogram), histogram.total)
+    yield from (requests, request, first_byte)
 
 
 def _workers(reading: Reading) -> Iterator[Metric]:

@@ -15,13 +15,14 @@ from msgspec import Struct
 
 from shared.log import Logging
 from shared.stats import Totals
-from supervisor import expiry, status
+from supervisor import expiry, request_counts, status
 from supervisor.expiry import Use
 from supervisor.facts import Facts, WorkerLoad
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
 from supervisor.reload import Reloader
 from supervisor.reload_queue import ReloadQueue
+from supervisor.request_rates import RequestRates
 from supervisor.routes import RoutesReading
 from supervisor.worker_pool import WorkerPool
 
@@ -47,6 +48,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     logging: Logging
     reloader: Reloader
     reloads: ReloadQueue
+    rates: RequestRates
 
     def totals(self) -> Totals:
         """Merged counters, as a fresh object; what is served and unused yet stands there with 0."""
@@ -105,7 +107,13 @@ class Overview(Struct, frozen=True, kw_only=True):
     def routes(self) -> RoutesReading:
         """What `proxyctl routes` is made from."""
         served = self.reloader.served
-        return RoutesReading(config=served.config, plan=served.plan, totals=self.totals())
+        totals = self.totals()
+        return RoutesReading(
+            config=served.config,
+            plan=served.plan,
+            totals=totals,
+            rates=self.rates.per_second(totals.routes),
+        )
 
     def workers(self) -> dict[str, Any]:
         """``data`` of `proxyctl workers`."""
@@ -114,6 +122,9 @@ class Overview(Struct, frozen=True, kw_only=True):
     def status(self) -> dict[str, Any]:
         """``data`` of `proxyctl status`."""
         totals = self.totals()
+        requests = request_counts.by_route(
+            self.reloader.served.plan, totals, self.rates.per_second(totals.routes)
+        )
         return {
             "supervisor": {
                 "pid": os.getpid(),
@@ -134,7 +145,7 @@ class Overview(Struct, frozen=True, kw_only=True):
             "draining": status.draining_routes(totals),
             "draining_workers": status.draining_workers(self.pool),
             "totals": {
-                **status.totals_data(totals, self.pool.counts.total()),
+                **status.totals_data(totals, self.pool.counts.total(), requests),
                 "killed": status.killed_data(self.pool),
             },
             "last_reload": status.last_reload(self.reloads.last),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -9,6 +10,7 @@ from msgspec import Struct
 from shared.config import Config, Route
 from shared.plan import Plan, RoutePlan
 from shared.stats import RouteCounts, Totals
+from supervisor.request_counts import by_route
 
 
 class RoutesReading(Struct, frozen=True, kw_only=True):
@@ -17,15 +19,18 @@ class RoutesReading(Struct, frozen=True, kw_only=True):
     config: Config
     plan: Plan
     totals: Totals
+    rates: Mapping[str, float] = {}  # requests per second, by route
 
     def data(self) -> dict[str, Any]:
         """Every route of the file in its order, then those removed ones that still drain.
 
         ``state`` of each: serving; no_target_up (none that takes new connections); disabled;
-        draining (a reload removed it).
+        draining (a reload removed it). ``http``: `request_counts.request_data`, null where the
+        route does not speak it.
         """
         served = {route.name: route for route in self.plan.routes}
         counts = self.totals.routes
+        requests = by_route(self.plan, self.totals, self.rates)
         listed = [
             _route(route, served.get(str(route.name)), counts.get(str(route.name), RouteCounts()))
             for route in self.config.routes
@@ -36,7 +41,8 @@ class RoutesReading(Struct, frozen=True, kw_only=True):
             for name, one in counts.items()
             if one.draining and name not in known
         ]
-        return {"generation": self.plan.generation, "routes": [*listed, *draining]}
+        routes = [{**one, "http": requests.get(one["name"])} for one in [*listed, *draining]]
+        return {"generation": self.plan.generation, "routes": routes}
 
 
 def _route(route: Route, plan: RoutePlan | None, counts: RouteCounts) -> dict[str, Any]:
@@ -55,6 +61,8 @@ def _route(route: Route, plan: RoutePlan | None, counts: RouteCounts) -> dict[st
 def _state(plan: RoutePlan | None, counts: RouteCounts) -> str:
     if plan is None:
         return "disabled"
+    if plan.http is not None and plan.http.answer is not None:
+        return "serving"  # by ourselves
     if any(_is_up(counts, target.name) for target in plan.targets if target.weight):
         return "serving"
     return "no_target_up"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import to_builtins
 
 from shared.plan import Plan
-from shared.stats import ListenerCounts, RouteCounts, TargetCounts, Totals, add_target
+from shared.stats import (
+    ListenerCounts,
+    RouteCounts,
+    TargetCounts,
+    Totals,
+    add_target,
+    unrouted_requests,
+)
 from supervisor.counts import Counts
 from supervisor.reload import Outcome
 from supervisor.restart_log import RestartLog
@@ -93,8 +101,13 @@ def tcp_migrate_req() -> bool | None:
         return None
 
 
-def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:
-    """Counters by route, by target (over all routes) and by end reason."""
+def totals_data(
+    totals: Totals, counts: Counts, requests: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Counters by route, by target (over all routes) and by end reason.
+
+    ``requests``: by route, what `request_counts.by_route` says; it becomes the route's ``http``.
+    """
     targets: dict[str, TargetCounts] = {}
     ends: dict[str, int] = {}
     refused: dict[str, int] = {}
@@ -105,15 +118,21 @@ def totals_data(totals: Totals, counts: Counts) -> dict[str, Any]:
     for listener in totals.listeners.values():
         _add(refused, listener.refused)
     _add(ends, refused)
+    routes: dict[str, dict[str, Any]] = to_builtins(totals.routes)
+    answers = unrouted_requests(totals)
+    for name, data in routes.items():
+        data["http"] = http = requests.get(name)
+        _add(answers, http["by_class"] if http else {})
     return {
         "accepted": counts.accepted,
         "dialled": counts.dialled,
         "ended": counts.ended,
-        "routes": to_builtins(totals.routes),
+        "routes": routes,
         "targets": to_builtins(targets),
         "listeners": to_builtins(totals.listeners),
         "ends": ends,
         "refused": refused,
+        "requests": dict(sorted(answers.items())),
         "received": sum(route.received for route in totals.routes.values()),
         "sent": sum(route.sent for route in totals.routes.values()),
         "access_lines": totals.access_lines,

@@ -35,6 +35,7 @@ from supervisor.log_control import LogControl, check_access_file, settings_of
 from supervisor.overview import Life, Overview
 from supervisor.reload import Outcome, Reloader, Served
 from supervisor.reload_queue import ReloadQueue
+from supervisor.request_rates import RequestRates
 from supervisor.resize import RESIZE_S, Resized
 from supervisor.retirement import Retirement
 from supervisor.runtime_dir import RuntimeDir
@@ -183,6 +184,7 @@ class Supervisor:
             is_fixed=setup.workers_option is not None,
         )
         self._expiry = ExpiryWatch(self._read_served, log.bind(component="tls"))
+        self._rates = RequestRates(self._ledger, self._speaks_http)
         self._life = Life(started_at=time.time())
         self.overview = self._overview()
         self._commands = Commands(self, self.overview)
@@ -204,6 +206,7 @@ class Supervisor:
             logging=self._setup.logging,
             reloader=self._reloader,
             reloads=self._reloads,
+            rates=self._rates,
         )
 
     async def run(self) -> int:
@@ -229,6 +232,7 @@ class Supervisor:
             self._refresh,
             self._tickets.run,
             self._expiry.run,
+            self._rates.run,
         ):
             self._begin(self._for_ever(duty))
         if self._service.is_on:
@@ -308,6 +312,9 @@ class Supervisor:
 
     def _read_served(self) -> tuple[Plan, float]:
         return self._reloader.served.plan, self._reloader.served.read_at
+
+    def _speaks_http(self) -> bool:
+        return any(route.http is not None for route in self._reloader.served.plan.routes)
 
     async def _refresh(self) -> None:
         """Resolve names again, every ``dns_refresh``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import TYPE_CHECKING, Final
 
-from shared.access_format import Entry, places_json
+from shared.access_format import Entry, RequestEntry, places_json
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.plan import AccessPlan
@@ -159,6 +159,23 @@ class Access:
             None, None, end, 0, 0, None, None, None, None, 0.0,
         )  # fmt: skip
         log.write(now, entry)
+
+    def request(self, entry: RequestEntry, now: float) -> None:
+        """One line about a request that is over; only while ``is_on``.
+
+        Its connection gets none of its own, unless it never had a request or became a relay.
+        """
+        log = self._log
+        assert log is not None
+        if log.is_full:
+            log.write(now, entry)
+            return
+        if now != log.now:
+            log.look_at_clock(now)
+        entries = log.entries
+        entries.append((log.time, entry))
+        if len(entries) >= LINES_AT_ONCE:
+            log.make(now)
 
     def tick(self, now: float, open_: Set[Connection]) -> None:
         """Hand over what waits, and write about connections that go on, if that is asked for."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from shared.access_format import Entry, Usual, line_maker, usual_json_pattern
+from shared.access_format import Entry, RequestEntry, Usual, line_maker, usual_json_pattern
 from shared.plan import AccessPlan
 from worker.access_writer import TOO_SLOW, AccessWriter, Order
 
@@ -49,7 +49,7 @@ class AccessLog:
         #: Lines that are not made yet. On the hot path of each connection a Usual is added without
         #: `write`: where ``takes_usual``, unless ``is_full``, with the ``time`` of ``now``; then
         #: `make` at LINES_AT_ONCE.
-        self.entries: list[Usual | tuple[str, Entry]] = []
+        self.entries: list[Usual | tuple[str, Entry | RequestEntry]] = []
         self._made: list[str] = []
         self._made_lines = 0
         self._made_size = 0  # in characters
@@ -84,7 +84,7 @@ class AccessLog:
             return self._refused + self._handed_lines - self._writer.written
         return self._refused + self._writer.lost
 
-    def write(self, now: float, entry: Entry) -> None:
+    def write(self, now: float, entry: Entry | RequestEntry) -> None:
         """Add a line; ``now`` is the time of the loop's turn. Never waits, never raises."""
         if self.is_full and not self._has_room():
             self._refused += 1

@@ -40,14 +40,14 @@ def told_routes(
     for name, counts in counters:
         route = served.get(name)
         counts.draining = counts.active if route is None else 0
-        if counts.total:
+        if counts.total or counts.requests:
             told[name] = counts
             if route is not None:
                 for target in route.balancer.targets:
                     target.judge(now)
         else:
             for one in counts.targets.values():
-                if not one.is_up:
+                if one.requests or not one.is_up:
                     told[name] = counts
                     break
     return told

@@ -126,6 +126,15 @@ def span(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def latency(seconds: float | None) -> str:
+    """A short duration for people: ``0.4 ms``, ``120 ms``, ``2.5 s``; a dash for none."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.01:
+        return f"{seconds * 1000:.1f} ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def moment(seconds: float) -> str:
     """A time since 1970 for people, in the local zone: ``2026-11-21 10:41:07``."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

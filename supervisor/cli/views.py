@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from supervisor.cli.output import moment, size, span, table
+from supervisor.cli.output import latency, moment, size, span, table
 from supervisor.facts import WARN_DAYS
 from supervisor.output import plural
 
@@ -97,6 +97,7 @@ def _tables(data: dict[str, Any], totals: dict[str, Any]) -> Iterator[str]:
         yield table(["CERTIFICATE", "ROUTE", "EXPIRES", "DAYS LEFT"], rows)
     if routes := totals.get("routes", {}):
         yield _counts_table("ROUTE", routes, with_failures=False)
+        yield from _requests_table({name: one.get("http") for name, one in routes.items()})
     if draining := data.get("draining"):
         rows = [[one["route"], one["connections"]] for one in draining]
         yield table(["DRAINING ROUTE", "CONNECTIONS"], rows)
@@ -152,8 +153,29 @@ def _counts_table(title: str, entries: dict[str, Any], *, with_failures: bool) -
     return table([*header, "FAILED DIALS"] if with_failures else header, rows)
 
 
+def _requests_table(routes: dict[str, dict[str, Any] | None]) -> Iterator[str]:
+    """The routes that had requests; ``routes``: by name, what is said of their requests."""
+    rows: list[list[object]] = [
+        [
+            name,
+            http["requests"],
+            round(http["per_second"], 1),
+            f"{http['error_rate']:.2%}",
+            *(latency(http[key]) for key in ("p50_s", "p95_s", "p99_s")),
+        ]
+        for name, http in routes.items()
+        if http and http["requests"]
+    ]
+    if rows:
+        yield table(["HTTP ROUTE", "REQUESTS", "PER S", "5XX", "P50", "P95", "P99"], rows)
+
+
 def routes(data: dict[str, Any]) -> str:
-    """One line per route, in the order of the file; removed ones that drain come last."""
+    """One line per route, in the order of the file; removed ones that drain come last.
+
+    Below it one line for each that had HTTP requests.
+    """
+    listed = data.get("routes", [])
     rows: list[list[object]] = [
         [
             route["name"],
@@ -165,9 +187,11 @@ def routes(data: dict[str, Any]) -> str:
             size(route["received"]),
             size(route["sent"]),
         ]
-        for route in data.get("routes", [])
+        for route in listed
     ]
-    return table(["ROUTE", "STATE", "PORTS", "DOMAINS", "NOW", "TOTAL", "RECEIVED", "SENT"], rows)
+    header = ["ROUTE", "STATE", "PORTS", "DOMAINS", "NOW", "TOTAL", "RECEIVED", "SENT"]
+    requests = _requests_table({route["name"]: route.get("http") for route in listed})
+    return "\n\n".join([table(header, rows), *requests])
 
 
 def _entries(entries: list[str]) -> str:

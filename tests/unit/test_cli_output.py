@@ -183,6 +183,21 @@ def test_status_text_shows_certificates_that_expire_soon() -> None:
     assert "certificates" not in views.status(status_data(certificates=[]))
 
 
+def test_status_text_shows_requests_where_there_were_any() -> None:
+    """A table of its own, for the routes that speak HTTP; none without requests."""
+    http = {"requests": 1200, "by_class": {"2xx": 1200}, "per_second": 20.04, "error_rate": 0.0}
+    http |= {"p50_s": 0.0004, "p95_s": 0.12, "p99_s": 2.5}
+    routes = {"tcp": {"http": None}, "web": {"http": http}, "idle": {"http": {"requests": 0}}}
+    rows = [
+        line.split() for line in views.status(status_data(totals={"routes": routes})).split("\n")
+    ]
+    at = rows.index(["HTTP", "ROUTE", "REQUESTS", "PER", "S", "5XX", "P50", "P95", "P99"])
+    shown = ["web", "1200", "20.0", "0.00%", "0.4", "ms", "120", "ms", "2.5", "s"]
+    assert rows[at + 1 :] == [shown]
+    del routes["web"]
+    assert "HTTP ROUTE" not in views.status(status_data(totals={"routes": routes}))
+
+
 def test_stop_text() -> None:
     """How many could finish and how many could not."""
     assert (

@@ -41,8 +41,19 @@ def snapshot(slot: int) -> Snapshot:
     )
     refused = {"no_route": 2, "blocked": 3, "limit": 4, "rate": 5}
     listener = ListenerCounts(
-        accepted=11, proxy_headers={"v2": 3}, refused=refused, tls_handshakes={"resumed": 7}
+        accepted=11, proxy_headers={"v2": 3}, refused=refused, tls_handshakes={"resumed": 7},
+        requests={"4xx": 8},
+    )  # fmt: skip
+    web = RouteCounts(
+        total=1,
+        requests={"3xx": 6},
+        targets={"w:1": TargetCounts(requests={"2xx": 30, "5xx": 4})},
     )
+    web.speak_http()
+    assert web.request is not None
+    assert web.first_byte is not None
+    web.request.observe(45.0)
+    web.first_byte.observe(0.003)
     return Snapshot(
         slot=slot,
         pid=100 + slot,
@@ -55,7 +66,7 @@ def snapshot(slot: int) -> Snapshot:
         access_lines_dropped=5,
         limit_table_full=6,
         listeners={"127.0.0.1:8080": listener},
-        routes={"api": route},
+        routes={"api": route, "web": web},
     )
 
 
@@ -168,6 +179,42 @@ def test_histogram_buckets_are_cumulative() -> None:
     assert bucket("+Inf") == 4
     assert found[key(f"{name}_count", route="api")] == 4
     assert found[key(f"{name}_sum", route="api")] == 2 * (0.0003 + 99.0)
+
+
+def test_requests_are_told_by_route_target_and_class() -> None:
+    """Without a target where the answer was our own, without a route where none took it."""
+    found = samples(render(reading(), "")[0].decode())
+    requests = {
+        tuple(sorted(labels)): value
+        for (name, labels), value in found.items()
+        if name == "proxyctl_requests_total"
+    }
+    assert requests == {
+        (("code", "4xx"), ("route", ""), ("target", "")): 16,
+        (("code", "3xx"), ("route", "web"), ("target", "")): 12,
+        (("code", "2xx"), ("route", "web"), ("target", "w:1")): 60,
+        (("code", "5xx"), ("route", "web"), ("target", "w:1")): 8,
+    }
+
+
+def test_durations_of_requests_are_told_where_there_were_any() -> None:
+    """With buckets up to five minutes; routes without requests have none of these."""
+    idle = RouteCounts(total=1)
+    idle.speak_http()
+    totals = Totals(routes={"idle": idle})
+    add(totals, snapshot(1))
+    found = samples(render(reading(totals), "")[0].decode())
+    for name, bound, seconds in (
+        ("request_duration_seconds", "60.0", 45.0),
+        ("first_byte_duration_seconds", "0.005", 0.003),
+    ):
+        assert found[key(f"{name}_bucket", route="web", le=bound)] == 1
+        assert found[key(f"{name}_bucket", route="web", le="300.0")] == 1
+        assert found[key(f"{name}_bucket", route="web", le="+Inf")] == 1
+        assert found[key(f"{name}_sum", route="web")] == seconds
+        labels = {dict(labels).get("route") for one, labels in found if name in one}
+        assert labels == {"web"}
+    assert found[key("request_duration_seconds_bucket", route="web", le="30.0")] == 0
 
 
 def test_who_prefers_openmetrics_gets_the_plain_format() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from shared.plan import Endpoints
 from shared.stats import RouteCounts, TargetCounts, Totals
@@ -64,6 +65,7 @@ def test_every_route_of_the_file_in_its_order(reading: RoutesReading) -> None:
         "total": 0,
         "received": 0,
         "sent": 0,
+        "http": None,
     }
 
 
@@ -72,6 +74,25 @@ def test_counters_are_those_of_the_route(reading: RoutesReading) -> None:
     reading.totals.routes["many"] = RouteCounts(active=2, total=9, received=5, sent=7)
     route = reading.data()["routes"][2]
     assert [route[key] for key in ("connections", "total", "received", "sent")] == [2, 9, 5, 7]
+
+
+def test_requests_stand_beside_the_counters(reading: RoutesReading) -> None:
+    """Of a route that speaks HTTP, with the rate that the reading was given."""
+    counts = RouteCounts(total=1, targets={TARGET: TargetCounts(requests={"2xx": 3, "5xx": 1})})
+    counts.speak_http()
+    assert counts.request is not None
+    counts.request.observe(0.4)
+    reading.totals.routes["many"] = counts
+    rated = replace(reading, rates={"many": 1.25})
+    assert [route["http"] is None for route in rated.data()["routes"]] == [True, True, False]
+    http = rated.data()["routes"][2]["http"]
+    assert (http["requests"], http["per_second"], http["error_rate"]) == (4, 1.25, 0.25)
+    text = views.routes(rated.data())
+    rows = [line.split() for line in text.partition("\n\n")[2].splitlines()]
+    assert rows == [
+        ["HTTP", "ROUTE", "REQUESTS", "PER", "S", "5XX", "P50", "P95", "P99"],
+        ["many", "4", "1.2", "25.00%", "375", "ms", "488", "ms", "498", "ms"],
+    ]
 
 
 def test_no_target_up(reading: RoutesReading) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from shared.messages import encode
 from shared.stats import (
     CONNECT_BUCKETS,
+    REQUEST_BUCKETS,
     Histogram,
     ListenerCounts,
     RouteCounts,
@@ -21,6 +22,8 @@ from shared.stats import (
     Totals,
     add,
     end_as_killed,
+    request_histogram,
+    unrouted_requests,
 )
 from supervisor.ledger import Ledger
 
@@ -58,6 +61,80 @@ def test_histogram_has_a_bucket_for_everything() -> None:
     for seconds in (0.0, CONNECT_BUCKETS[0], CONNECT_BUCKETS[-1], CONNECT_BUCKETS[-1] + 1):
         histogram.observe(seconds)
     assert (histogram.buckets[0], histogram.buckets[-2], histogram.buckets[-1]) == (2, 1, 1)
+
+
+def test_histogram_of_requests_has_longer_buckets() -> None:
+    """It begins with the same ones, and each duration falls where its bound says."""
+    histogram = request_histogram()
+    assert histogram.bounds() == REQUEST_BUCKETS == (*CONNECT_BUCKETS, 30.0, 60.0, 300.0)
+    assert Histogram().bounds() == CONNECT_BUCKETS
+    for seconds in (0.0, 10.0, 10.1, 30.0, 60.0, 300.0, 300.1, 1e9):
+        histogram.observe(seconds)
+    assert histogram.buckets == [1, *[0] * 13, 1, 2, 1, 1, 2]
+    assert histogram.total == pytest.approx(1e9 + 710.2)
+
+
+def test_quantile_is_interpolated() -> None:
+    """Even within a bucket; the last bound for what is over it; None where nothing was."""
+    histogram = request_histogram()
+    assert histogram.quantile(0.5) is None
+    for _ in range(4):
+        histogram.observe(0.3)  # 0.25 to 0.5
+    assert [histogram.quantile(share) for share in (0.25, 0.5, 1.0)] == [0.3125, 0.375, 0.5]
+    for _ in range(4):
+        histogram.observe(1000.0)
+    assert [histogram.quantile(share) for share in (0.25, 0.5, 0.95)] == [0.375, 0.5, 300.0]
+
+
+def test_quantile_never_falls() -> None:
+    """A larger share takes at least as long, whatever lies between."""
+    histogram = Histogram()
+    for seconds in (0.0001, 0.003, 0.003, 0.2, 4.0, 50.0):
+        histogram.observe(seconds)
+    found = [histogram.quantile(share / 100) for share in range(1, 101)]
+    values = [value for value in found if value is not None]
+    assert len(values) == 100
+    assert values == sorted(values)
+    assert (values[0] < 0.00025, values[-1]) == (True, 10.0)
+
+
+def test_adding_sums_requests() -> None:
+    """By route, by target and by listener; histograms of requests come into being."""
+    totals = Totals()
+    for number in (1, 2):
+        one = snapshot(number, 1, total=1)
+        route = one.routes["r"]
+        route.requests = {"4xx": number}
+        route.targets["t"].requests = {"2xx": 10 * number, "5xx": 1}
+        one.listeners["l"].requests = {"4xx": 3}
+        route.speak_http()
+        assert route.request is not None
+        assert route.first_byte is not None
+        route.request.observe(45.0)
+        route.first_byte.observe(0.001)
+        add(totals, one)
+    add(totals, snapshot(3, 1, total=1))
+    merged = totals.routes["r"]
+    assert merged.requests == {"4xx": 3}
+    assert merged.targets["t"].requests == {"2xx": 30, "5xx": 2}
+    assert merged.requests_by_class() == {"2xx": 30, "4xx": 3, "5xx": 2}
+    assert unrouted_requests(totals) == {"4xx": 6}
+    assert merged.request is not None
+    assert merged.first_byte is not None
+    assert (merged.request.buckets[-3], merged.request.total) == (2, 90.0)
+    assert sum(merged.first_byte.buckets) == 2
+
+
+def test_a_route_that_speaks_no_http_has_no_histograms_of_requests() -> None:
+    """Thousands of them would be sent for nothing; what one has, it keeps."""
+    totals = Totals()
+    add(totals, snapshot(1, 1, total=1))
+    route = totals.routes["r"]
+    assert (route.request, route.first_byte) == (None, None)
+    route.speak_http()
+    kept = route.request
+    route.speak_http()
+    assert route.request is kept is not None
 
 
 def test_what_a_dead_worker_held_ends_as_killed() -> None:
