@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import worker
+from shared import http
 from tests.helpers.processes import Proxyctl
 from tests.helpers.sockets import EchoServer
 
@@ -43,7 +44,8 @@ def echo() -> Iterator[EchoServer]:
 
 def pytest_sessionstart() -> None:
     """Refuse to test what was compiled of an older source."""
-    for built in Path(worker.__path__[0]).glob("*.so"):
+    directories = (worker.__path__[0], http.__path__[0])
+    for built in (one for place in directories for one in Path(place).glob("*.so")):
         source = built.parent / f"{built.name.partition('.')[0]}.py"
         if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
             pytest.exit(f"{source.name} is newer than {built.name}: make build", returncode=2)

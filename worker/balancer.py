@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from math import gcd
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.plan import TargetPlan
 from shared.stats import TargetCounts
 from shared.units import is_ip
+
+if TYPE_CHECKING:
+    from worker.http_pool import Upstream
 
 MARK_S: Final = 10.0  # an endpoint whose dial failed is tried last this long (design section 4)
 MOST_MARKS: Final = 1000  # per route; a name may have had any number of addresses in its life
@@ -21,12 +24,13 @@ LONGEST_SCHEDULE: Final = 1000  # entries; weights beyond are scaled down
 
 
 class Mark:
-    """What is remembered of one endpoint."""
+    """What is remembered of one endpoint. ``kept``: connections that wait for a request."""
 
-    __slots__ = ("failed_until",)
+    __slots__ = ("failed_until", "kept")
 
     def __init__(self) -> None:
         self.failed_until = 0.0
+        self.kept: list[Upstream] = []
 
 
 class BalanceState:
@@ -164,6 +168,15 @@ class Balancer:
             marks = self.state.marks
             self.state.marks = {key: mark for key, mark in marks.items() if id(mark) in used}
         self._only = endpoints[0] if self.size == 1 else None
+
+    def has(self, mark: Mark) -> bool:
+        """Whether the endpoint that this is remembered of is still one of ours."""
+        for target in self.targets:
+            if target.plan.weight:
+                for endpoint in target.endpoints:
+                    if endpoint.mark is mark:
+                        return True
+        return False
 
     def pick(self, now: float) -> Endpoint | None:
         """The endpoint to try first; None where no target has one. ``now`` is monotonic."""

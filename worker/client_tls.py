@@ -9,14 +9,14 @@ from worker.tls_tlvs import ClientCertificate, alpn_value, authority_value, ssl_
 
 if TYPE_CHECKING:
     from shared.client_hello import ClientHello
-    from shared.plan import CertificatePlan
+    from shared.plan import CertificatePlan, TlsPlan
     from worker.tls_material import TlsObject
 
 
 class ClientTls:
     """The ClientHello; where TLS is ended here, from its handshake on, the rest."""
 
-    __slots__ = ("_identity", "began_at", "certificate", "hello", "is_resumed", "object")
+    __slots__ = ("_identity", "began_at", "certificate", "hello", "is_resumed", "object", "plan")
 
     def __init__(self, hello: ClientHello, began_at: float) -> None:
         """``began_at``: when its first byte was read."""
@@ -25,6 +25,7 @@ class ClientTls:
         self.object: TlsObject | None = None  # None: TLS passes through
         self.certificate: CertificatePlan | None = None  # ours
         self.is_resumed = False
+        self.plan: TlsPlan | None = None  # under which hands are shaken, for HTTP
         self._identity: Identity | None = None
 
     def shaken(self, object_: TlsObject, certificate: CertificatePlan) -> None:

@@ -22,6 +22,8 @@ from worker.gate import ENDS
 from worker.guarded import HOLD_S, guard_read
 from worker.handshake import ClientHandshake, is_let_in
 from worker.header_guard import HeaderGuard
+from worker.http_client import HttpClient
+from worker.http_start import begin_http, shake_for_http
 from worker.preface import HeaderReader, PrefaceReader
 from worker.proxy_out import send_first
 from worker.reactor import ENDED, ERROR, READING
@@ -51,17 +53,18 @@ CONNECTED: Final = Event.CONNECTED
 FIRST_LOOK_S: Final = 5.0  # at a connection whose first bytes are awaited
 
 Address = tuple[str, int]
-Phase: TypeAlias = HeaderReader | PrefaceReader | ClientHandshake | Dial
+Phase: TypeAlias = HeaderReader | PrefaceReader | ClientHandshake | Dial | HttpClient
 
 
 class Connection:
     """Owned by the data plane's set from accept to `end`, and by nothing after it."""
 
     __slots__ = (
-        "accepted_at", "active_at", "admitted_by", "connected_at", "counted_in", "cut_at",
-        "cut_reason", "down", "end_reason", "endpoint", "first_byte_at", "guard", "has_keep_alive",
-        "header", "header_at", "is_quiet", "listener", "must_reset", "number", "peer_address",
-        "pending", "phase", "plane", "route", "routed_at", "slot", "state", "tls", "tls_at", "up",
+        "accepted_at", "active_at", "admitted_by", "connected_at", "counted_at", "counted_in",
+        "cut_at", "cut_reason", "down", "end_reason", "endpoint", "first_byte_at", "guard",
+        "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener", "must_reset",
+        "number", "peer_address", "pending", "phase", "plane", "route", "routed_at", "slot",
+        "state", "tls", "tls_at", "up",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +84,7 @@ class Connection:
         self.pending: bytes = b""  # read from the client, not yet sent to the target
         self.guard: HeaderGuard | None = None
         self.route: Route | None = None
+        self.counted_at: Route | None = None  # where it counts, if not under `route`
         self.endpoint: Endpoint | None = None
         self.slot = NO_SLOT  # of the timer wheel
         self.accepted_at = self.routed_at = self.active_at = now
@@ -94,6 +98,7 @@ class Connection:
         self.end_reason: End | None = None  # who ended first, while the rest is delivered
         self.must_reset: Side | None = None  # CLOSING: this side gets an RST, not a FIN
         self.has_keep_alive = False
+        self.has_told = False  # its requests have their own lines in the access log
         self.is_quiet = True  # nothing happened since the last account
 
     # -- before the relay ------------------------------------------------------------------
@@ -152,6 +157,9 @@ class Connection:
 
     def routed(self, route: Route) -> None:
         """The route is chosen: dial, after the handshake if TLS ends here."""
+        if route.http is not None and route.terminator is not None:
+            shake_for_http(self, route)
+            return
         self.route, self.routed_at = route, self.plane.reactor.now
         counts = route.counts
         counts.total += 1
@@ -177,10 +185,11 @@ class Connection:
     def shaken(self) -> None:
         """The client's handshake is done: dial."""
         route = self.route
-        assert route is not None
         # The dial is measured from here on, and so is what the client does.
         self.tls_at = self.active_at = self.plane.reactor.now
-        if route.rules is None or is_let_in(self, route.rules):
+        if route is None:
+            begin_http(self)
+        elif route.rules is None or is_let_in(self, route.rules):
             self.state = step(self.state, ROUTED)
             self.phase = dial = Dial(self, route)
             dial.start()
@@ -329,6 +338,8 @@ class Connection:
             account(self, plane.reactor.now)
         elif isinstance(self.phase, Dial):
             self.phase.abandon()
+        elif isinstance(self.phase, HttpClient):
+            self.phase.abandon(reason)
         self.phase = None
         table, closing = plane.reactor.table, plane.reactor.closing
         table.pop(down.fd, None)

@@ -3,6 +3,8 @@
     ACCEPTED -> PROXY_HEADER -> PREFACE -> TLS_HANDSHAKE -> CONNECTING
              -> RELAYING -> HALF_CLOSED -> CLOSING -> CLOSED
 
+HTTP stays in EXCHANGING from its first head on, until an upgrade makes a relay of it.
+
 PROXY_HEADER, PREFACE, TLS_HANDSHAKE, HALF_CLOSED and CLOSING may be skipped, and every state has a
 way to CLOSED. CLOSING means that nothing more is read and what is queued still goes out. What is
 not in the table is our bug.
@@ -26,6 +28,7 @@ class State(IntEnum):
     CONNECTING = auto()
     RELAYING = auto()
     HALF_CLOSED = auto()
+    EXCHANGING = auto()
     CLOSING = auto()
     CLOSED = auto()
 
@@ -36,6 +39,7 @@ class Event(IntEnum):
     NEEDS_HEADER = 0  # the peer is trusted: a PROXY header comes first
     NEEDS_BYTES = auto()  # a candidate route can only be judged by the first bytes
     NEEDS_TLS = auto()  # the route is chosen, and ends TLS
+    NEEDS_REQUEST = auto()  # it speaks HTTP: routes are chosen by request
     ROUTED = auto()  # the route is chosen, the dial begins
     CONNECTED = auto()  # the target is there
     SIDE_ENDED = auto()  # one side sent FIN
@@ -57,10 +61,12 @@ _MOVES: Final = {
     },
     State.PREFACE: {
         Event.NEEDS_TLS: State.TLS_HANDSHAKE,
+        Event.NEEDS_REQUEST: State.EXCHANGING,
         Event.ROUTED: State.CONNECTING,
         Event.END: State.CLOSED,
     },
     State.TLS_HANDSHAKE: {
+        Event.NEEDS_REQUEST: State.EXCHANGING,
         Event.ROUTED: State.CONNECTING,
         Event.END: State.CLOSED,
     },
@@ -75,6 +81,11 @@ _MOVES: Final = {
     },
     State.HALF_CLOSED: {
         Event.LINGER: State.CLOSING,
+        Event.END: State.CLOSED,
+    },
+    State.EXCHANGING: {
+        Event.ROUTED: State.CONNECTING,
+        Event.CONNECTED: State.RELAYING,
         Event.END: State.CLOSED,
     },
     State.CLOSING: {

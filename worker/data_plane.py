@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ssl
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from shared.ends import End
 from shared.errors import WorkerBootError
-from shared.messages import Prepare, PrepareCertificates
-from shared.plan import AddressSet, Endpoints, RoutePlan
+from shared.plan import Endpoints
 from shared.stats import ListenerCounts, RouteCounts, Snapshot
 from worker.accept_pause import Reserve
 from worker.access import Access
 from worker.accounting import CELL_ACCEPTED, CELL_ENDED, account
-from worker.chores import Chores
 from worker.connection import Address, Connection
 from worker.departure import Departure
 from worker.gate import ENDS, Gate
 from worker.gates import Gates
-from worker.generation import Generation, Lasting
+from worker.generation import Generation
 from worker.held import HeldSockets
+from worker.http_client import HttpClient
+from worker.http_plane import HttpPlane
 from worker.limits import Limits, private_limits
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
+from worker.preparing import Preparing
 from worker.reactor import TICK_S, Reactor
 from worker.refusals import LOGGED, Log, Refusals
 from worker.route_report import parts
@@ -34,11 +34,10 @@ from worker.timer_wheel import TimerWheel
 from worker.tls_contexts import Contexts
 from worker.tls_engine import clear
 
-AHEAD_S: Final = 0.004  # of building TLS contexts at a time; one step may take as long again
 PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
 
 
-class DataPlane:
+class DataPlane(Preparing):
     """Owns the reactor, the listeners, the generations and every connection of this worker.
 
     Every method is called from the loop's thread and returns at once; none of them awaits.
@@ -61,6 +60,7 @@ class DataPlane:
         self.reactor = Reactor(loop, self._tick, self.on_bug)
         self.wheel: TimerWheel[Connection] = TimerWheel(TICK_S, self.reactor.now)
         self.pipes = PipePool()
+        self.http = HttpPlane(loop, self.reactor.now)
         self.touched: set[Connection] = set()
         self.open: set[Connection] = set()
         self.is_paused = False  # accept waits for a free descriptor
@@ -73,19 +73,18 @@ class DataPlane:
         self._accept_pauses = 0
         self._pause_note_at = self.reactor.now
         self._refusals = Refusals(self._id_prefix, log, self.reactor.now)
-        self.limits = limits if limits is not None else private_limits()
+        self._listeners: dict[int, Listener] = {}
+        super().__init__(
+            limits if limits is not None else private_limits(),
+            Contexts(),
+            Access(self._id_prefix, log),
+            HeldSockets(self._listeners.__contains__),
+        )
         self.gates = Gates(self.limits)
-        self.access = Access(self._id_prefix, log)
-        self.contexts = Contexts()
         if self.contexts.warning:
             log("warning", self.contexts.warning, {})
-        self._lasting = Lasting()
-        self._chores = Chores()
         self._listener_counts: dict[str, ListenerCounts] = {}
-        self._listeners: dict[int, Listener] = {}
-        self._held = HeldSockets(self._listeners.__contains__)
         self._current: Generation | None = None
-        self._next: Generation | None = None
         self._indexes: frozenset[int] = frozenset()
         self._departure: Departure | None = None
 
@@ -103,58 +102,6 @@ class DataPlane:
         """
         self._held.add((listener, index), fd, generation)
 
-    def begin(self, prepare: Prepare) -> None:
-        """Start to build a generation beside the one that serves."""
-        self._forget_next()
-        self._next = Generation(prepare, self._lasting, self.limits, self.contexts)
-        self.access.prepare(prepare.access)
-
-    def add_set(self, addresses: AddressSet) -> int:
-        """Build the next address set; returns how many are built."""
-        return self._preparing().add_set(addresses)
-
-    def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]:
-        """Take the next certificates and authorities; returns how many there are of each."""
-        return self._preparing().add_certificates(message)
-
-    def build_ahead(self) -> bool:
-        """Build some of the TLS contexts; False: call again, others come first."""
-        generation = self._preparing()
-        try:
-            return generation.build_ahead(AHEAD_S)
-        except ssl.SSLError as exc:
-            raise WorkerBootError(f"TLS of generation {generation.number}: {exc}") from exc
-
-    def add_routes(self, routes: list[RoutePlan]) -> int:
-        """Build one batch of routes; returns how many are built in all."""
-        generation = self._preparing()
-        try:
-            generation.add_routes(routes)
-        except (LookupError, ValueError) as exc:
-            raise WorkerBootError(f"a route of generation {generation.number}: {exc}") from exc
-        return len(generation.routes)
-
-    def missing_sockets(self) -> list[tuple[int, int]]:
-        """(listener, index) that the generation in preparation needs and that are not held yet."""
-        return [
-            (plan.id, index)
-            for plan in self._preparing().listeners.values()
-            for index in range(plan.sockets)
-            if (plan.id, index) not in self._held
-        ]
-
-    def abort(self, generation: int) -> None:
-        """Forget this generation, whose number does not return, and what was lent for it."""
-        if self._next is not None and self._next.number == generation:
-            self._forget_next()
-        self._held.abort(generation)
-
-    def _forget_next(self) -> None:
-        if self._next is not None:
-            self._chores.add(self._next.dismantle())
-        self._next = None
-        self.access.abort()
-
     def commit(self, generation: int) -> tuple[int, int]:
         """Serve new connections by the prepared generation; removed routes begin to drain.
 
@@ -164,6 +111,7 @@ class DataPlane:
         if new.number != generation:
             raise WorkerBootError(f"commit of {generation}, but {new.number} is prepared")
         self._current, self._next = new, None
+        self.http.adopt(new.widest)
         self.access.commit()
         self.gates.adopt(new, self.open, self.reactor.now)
         for plan in new.listeners.values():
@@ -194,6 +142,8 @@ class DataPlane:
         for conn in list(self.open):
             if conn.route is not None and conn.route.name in removed:
                 conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
+                if isinstance(conn.phase, HttpClient):
+                    conn.phase.is_last = True  # the next answer is
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -203,11 +153,6 @@ class DataPlane:
         if self._current is not None:
             for listener in self._listeners.values():
                 listener.resolve(self._current.endpoints.addresses)
-
-    def _preparing(self) -> Generation:
-        if self._next is None:
-            raise WorkerBootError("no generation is being prepared")
-        return self._next
 
     # -- listeners -------------------------------------------------------------------------
 
@@ -286,6 +231,9 @@ class DataPlane:
         self._departure = Departure(self.open, on_done)
         if close_listeners:
             self.retire(list(self._listeners))
+        for conn in list(self.open):
+            if isinstance(conn.phase, HttpClient):
+                conn.phase.leave()
         if deadline_s is not None:
             for conn in list(self.open):
                 conn.cut(now + deadline_s, End.DRAIN_DEADLINE)
@@ -313,12 +261,12 @@ class DataPlane:
         if self.gates.counts_open:
             self.limits.open_here[0] = len(self.open)
         self.cells[CELL_ENDED] += 1
-        route = conn.route
+        route = conn.counted_at or conn.route
         ends = conn.listener.counts.refused if route is None else route.counts.ends
         ends[reason] = ends.get(reason, 0) + 1
         if reason in LOGGED:
             self._refusals.ended(conn, reason, detail)
-        if self.access.is_on:
+        if self.access.is_on and not conn.has_told:
             self.access.line(conn, reason, self.reactor.now)
         if route is not None:
             route.counts.active -= 1
@@ -326,6 +274,11 @@ class DataPlane:
                 conn.endpoint.counts.active -= 1
         if self._departure is not None:
             self._departure.ended(reason)
+
+    def refused_request(self, conn: Connection, end: End | None, detail: str) -> None:
+        """A request was refused, or failed here; its connection may go on."""
+        if end is not None and end in LOGGED:
+            self._refusals.ended(conn, end, detail)
 
     def refuse(self, listener: Listener, peer: Address, refusal: int, gate: Gate) -> None:
         """Count a connection that was accepted and is closed at once, without a record of it."""
@@ -368,6 +321,7 @@ class DataPlane:
         if self.is_paused:
             self._end_pause()
         self._chores.tick()
+        self.http.tick(now)
         self._refusals.tick(now)
         self.gates.tick(now)
         if self.access.is_on:
@@ -411,6 +365,7 @@ class DataPlane:
             for sock in listener.sockets.values():
                 sock.close()
         self._held.close()
+        self.http.close()
         self.reactor.close()
         self.pipes.close()
         self.last_words()

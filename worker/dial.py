@@ -60,16 +60,16 @@ class Dial:
         "_fd",
         "_handshake",
         "_left",
-        "_route",
         "_sock",
         "_until",
         "conn",
+        "route",
         "waiting",
     )
 
     def __init__(self, conn: Connection, route: Route) -> None:
         self.conn = conn
-        self._route = route
+        self.route = route
         self._sock: _socket.socket | None = None
         self._fd = -1
         self._endpoint: Endpoint | None = None
@@ -82,10 +82,10 @@ class Dial:
     def start(self) -> None:
         """Dial the endpoint that balancing gives."""
         now = self.conn.plane.reactor.now
-        self._until = now + self._route.plan.timeouts.connect
-        endpoint = self._route.balancer.pick(now)
+        self._until = now + self.route.plan.timeouts.connect
+        endpoint = self.route.balancer.pick(now)
         if endpoint is None:
-            for target in self._route.balancer.targets:
+            for target in self.route.balancer.targets:
                 _count_failure(target.counts.connect_failures, "unresolved")
             self.conn.end(End.CONNECT_FAILED, "no target has an address")
             return
@@ -109,15 +109,31 @@ class Dial:
 
     def _established(self, sock: _socket.socket, endpoint: Endpoint, events: int) -> None:
         conn, fd = self.conn, self._fd
-        if self._route.upstream is not None:
-            self._shake(sock, endpoint, self._route.upstream, events)
+        if self.route.upstream is not None:
+            self._shake(sock, endpoint, self.route.upstream, events)
             return
         self._sock = None
         endpoint.mark.failed_until = 0.0
-        conn.connected(sock, fd, endpoint, self.waiting)
-        up = conn.up
-        if events & IN and up is not None and conn.state is not CLOSED:
-            conn.plane.reactor.table[fd].ready(events)  # the side, or who stands in its place
+        self.arrived(sock, fd, endpoint)
+        if events & IN and conn.state is not CLOSED:
+            handler = conn.plane.reactor.table.get(fd)  # the side, or who stands in its place
+            if handler is not None:
+                handler.ready(events)
+
+    def arrived(
+        self,
+        sock: _socket.socket,
+        fd: int,
+        endpoint: Endpoint,
+        side: CodedSide | None = None,
+        behind: bytes = b"",
+    ) -> None:
+        """The target is there. ``side`` and ``behind``: where TLS is spoken with it."""
+        self.conn.connected(sock, fd, endpoint, self.waiting, side, behind)
+
+    def gave_up(self, end: End, detail: str) -> None:
+        """No endpoint is left to be tried."""
+        self.conn.end(end, detail)
 
     # -- TLS with the target ---------------------------------------------------------------
 
@@ -151,7 +167,7 @@ class Dial:
         side = CodedSide(self.conn, sock, self._fd, True)
         side.tls = tls
         side.outbox = unsent
-        self.conn.connected(sock, self._fd, endpoint, self.waiting, side, behind)
+        self.arrived(sock, self._fd, endpoint, side, behind)
 
     def on_deadline(self, now: float) -> None:
         """Give this endpoint up if its time is over."""
@@ -222,7 +238,7 @@ class Dial:
         return code
 
     def _wait(self, now: float) -> None:
-        left = self._route.balancer.size - 1 if self._left is None else len(self._left)
+        left = self.route.balancer.size - 1 if self._left is None else len(self._left)
         if left:
             share = (self._until - now) / (left + 1)
             self._at = now + min(share, MOST_WHILE_OTHERS_S)
@@ -232,19 +248,18 @@ class Dial:
 
     def _next(self, failed: Endpoint, reason: str, now: float) -> Endpoint | None:
         """Note the failure; the endpoint to try now, or None when the connection has ended."""
-        conn = self.conn
         if reason != "no_descriptors":  # that is not the target's fault
             failed.mark.failed_until = now + MARK_S
         _count_failure(failed.counts.connect_failures, reason)
         if self._left is None:
-            self._left = self._route.balancer.others(failed, now)
+            self._left = self.route.balancer.others(failed, now)
         if self._left and now < self._until:
             return self._left.pop(0)
         end = End.CONNECT_TIMEOUT if reason == "timeout" else End.CONNECT_FAILED
         if reason == "no_descriptors":
             end = End.OVERLOAD
         detail = f" ({self._detail})" if self._detail else ""
-        conn.end(end, f"target {failed.target.name}: {reason}{detail}")
+        self.gave_up(end, f"target {failed.target.name}: {reason}{detail}")
         return None
 
     def _drop(self) -> None:

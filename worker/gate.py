@@ -116,11 +116,21 @@ class Gate:
             return ALL_FULL
         return NOT_COUNTED
 
-    def admit(self, conn: Connection, now: float) -> int:
-        """Judge a connection whose client is known now: 0, or a refusal (`ENDS`)."""
+    def judge(self, ip: str) -> int:
+        """Ask the rules alone: 0, or a refusal (`ENDS`)."""
+        if not self.looks_at_address:
+            return 0
+        client = self._clients.get(ip) or self._meet(ip)
+        return BLOCKED if client.is_blocked else 0
+
+    def admit(self, conn: Connection, now: float, ip: str = "") -> int:
+        """Judge a connection whose client is known now: 0, or a refusal (`ENDS`).
+
+        ``ip``: whom it counts for, where that is not the connection's client.
+        """
         place = None
         if self.looks_at_address:
-            ip = conn.peer_address[0] if conn.header is None else conn.client[0]
+            ip = ip or (conn.peer_address[0] if conn.header is None else conn.client[0])
             client = self._clients.get(ip) or self._meet(ip)
             if client.is_blocked:
                 return BLOCKED

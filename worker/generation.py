@@ -17,6 +17,8 @@ from shared.stats import RouteCounts, TargetCounts
 from shared.units import is_ip
 from worker.balancer import Balancer, BalanceState, Target
 from worker.gate import Gate
+from worker.http_plane import Widest
+from worker.http_route import HttpRoute
 from worker.identity import IdentityRules
 from worker.limits import Limits
 from worker.proxy_out import header_builder
@@ -73,6 +75,7 @@ class Route:
         "counts",
         "gate",
         "has_short_timeouts",
+        "http",
         "is_coded",
         "name",
         "plan",
@@ -105,6 +108,10 @@ class Route:
         self.terminator: Terminator | None = None
         self.upstream: UpstreamContext | None = None
         self.rules: IdentityRules | None = None
+        self.http: HttpRoute | None = None
+        if plan.http is not None:
+            self.http = HttpRoute(plan, plan.http)
+            self.counts.speak_http()
         self.is_coded = False  # TLS towards client or target
         self.tls_handshake_s = timeouts.tls_handshake
         self.balancer = Balancer(targets, state)
@@ -140,6 +147,7 @@ class Generation:
         self.matchers: dict[int, Matcher[Route]] = {id_: Matcher() for id_ in self.listeners}
         self._lasting = lasting
         self._users: dict[str, list[Route]] = {}  # of host names
+        self.widest = Widest()
 
     def add_set(self, addresses: AddressSet) -> int:
         """The next address set that rules name; returns how many there are."""
@@ -190,6 +198,8 @@ class Generation:
             if plan.security is not None:
                 gate = Gate(plan.name, plan.security, self._sets, self._limits)
             route = Route(plan, self._lasting, self.endpoints, gate)
+            if plan.http is not None:
+                self.widest.add(plan.http, plan.timeouts)
             if plan.terminate is not None or plan.upstream_tls is not None:
                 self._tls(route)
             if plan.security is not None and plan.security.identities:

@@ -189,8 +189,7 @@ class TargetHandshake:
 
     def begin(self) -> None:
         """Send header and ClientHello."""
-        route = self.conn.route
-        assert route is not None
+        route = self._dial.route
         header = route.send_header(self.conn) if route.send_header is not None else b""
         try:
             object_ = self._upstream.wrap(INCOMING, OUTGOING, self._host)

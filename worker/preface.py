@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 from shared.client_hello import MAX_BYTES, ClientHello, HelloReader, read_client_hello
 from shared.ends import End
 from shared.errors import ClientHelloError, ProxyHeaderError
+from shared.http.request import could_begin_request
 from shared.proxy_protocol import could_begin, parse
 from shared.units import short
 from worker.client_tls import ClientTls
 from worker.guarded import guard_preface
+from worker.http_start import begin_http
 from worker.relay import BUFFER, DONTWAIT, VIEW
 
 if TYPE_CHECKING:
@@ -159,10 +161,16 @@ class PrefaceReader(_Reader):
             self._seen = bytes(VIEW[:count])
         conn, seen = self._conn, self._seen
         if not seen:
+            if self._matcher.awaits_http(conn.network_address) and not self._has_silent_route():
+                conn.end(End.CLIENT_CLOSED)  # it has thought better of it
+                return
             self._choose(None)
             conn.ended_early()
             return
         conn.pending = seen
+        if seen[0] != TLS_HANDSHAKE and self._is_http(seen):
+            begin_http(conn)
+            return
         if conn.guard is not None and not guard_preface(conn, conn.guard, seen):
             return
         if seen[0] != TLS_HANDSHAKE:
@@ -171,6 +179,22 @@ class PrefaceReader(_Reader):
             self._begin_hello(seen)
         else:
             self._choose(True)
+
+    def _has_silent_route(self) -> bool:
+        client = self._conn.network_address
+        return self._matcher.with_first_bytes(client, None, None) is not None
+
+    def _is_http(self, seen: bytes) -> bool:
+        """Whether these bytes are read as a head: as soon as they may begin one, or else where no
+        other route would take them.
+        """
+        matcher, client = self._matcher, self._conn.network_address
+        if not matcher.awaits_http(client):
+            return False
+        if could_begin_request(seen):
+            return True
+        may_be_header = self._conn.guard is not None and could_begin(seen)
+        return not may_be_header and matcher.with_first_bytes(client, False, None) is None
 
     def _begin_hello(self, seen: bytes) -> None:
         """Nearly always it is here as a whole."""
@@ -249,6 +273,8 @@ class PrefaceReader(_Reader):
             conn.arm(self.deadline)
         elif self._hello is not None:
             conn.end(End.PREFACE_TIMEOUT, f"{len(self._begun)} bytes of a ClientHello came")
+        elif self._matcher.awaits_http(conn.network_address) and not self._has_silent_route():
+            conn.end(End.HEAD_TIMEOUT)
         else:
             self._choose(None)
 

@@ -35,6 +35,8 @@ LOGGED: Final = frozenset(
         End.TLS_TIMEOUT,
         End.TLS_ON_PLAIN,
         End.PLAIN_ON_TLS,
+        End.BAD_REQUEST,
+        End.BAD_ANSWER,
         End.CONNECT_FAILED,
         End.CONNECT_TIMEOUT,
         End.OVERLOAD,

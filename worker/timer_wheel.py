@@ -76,6 +76,10 @@ class TimerWheel(Generic[T]):
             item.slot = NO_SLOT
         return handed_out
 
+    def items(self) -> list[T]:
+        """All that are in the wheel."""
+        return [item for items in self._slots.values() for item in items]
+
     def __len__(self) -> int:
         """Items in the wheel."""
         return sum(map(len, self._slots.values())) + len(self._due)

@@ -1,0 +1,223 @@
+"""WebSocket and other upgrades: from an exchange to a relay, with no byte lost."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.plan import HttpMatch, HttpPlan, TlsPlan, UpstreamTlsPlan
+from tests.helpers.certificates import Authority
+from tests.helpers.http_talk import HOST, OK, Served, Talker, answer, get, route, serving
+from tests.helpers.tls_pairs import authority_plan, certificate_plan
+from tests.helpers.waiting import wait_until
+
+ASKED = get("/chat", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: abc")
+SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: def\r\n\r\n"
+)
+
+
+@pytest.fixture
+def plane() -> Iterator[Served]:
+    """A data plane."""
+    with serving() as plane:
+        yield plane
+
+
+def talk(client: Talker, server: Talker) -> None:
+    """Bytes both ways, none of them HTTP."""
+    for number in range(3):
+        client.send(b"\x81\x00up%d" % number)
+        assert server.exactly(5) == b"\x81\x00up%d" % number
+        server.send(b"\x81\x00dn%d" % number)
+        assert client.exactly(5) == b"\x81\x00dn%d" % number
+
+
+@pytest.mark.parametrize("tls", ["none", "client", "target", "both"])
+def test_bytes_in_the_same_segments(plane: Served, tls: str, tmp_path: Path) -> None:
+    """What the client sends ahead, and what the target says behind its 101, arrives."""
+    target, listener = plane.target(), plane.listen()
+    authority = Authority(tmp_path, "ca")
+    files = authority.leaf(HOST)
+    is_client, is_target = tls in ("client", "both"), tls in ("target", "both")
+    plane.commit(
+        route(
+            "r", listener, target, tls=True if is_client else None, http=HttpPlan(),
+            terminate=TlsPlan(certificates=(0,)) if is_client else None,
+            upstream_tls=UpstreamTlsPlan(ca=0, server_name=HOST) if is_target else None,
+        ),
+        certificates=[certificate_plan(files, [HOST])],
+        authorities=[authority_plan(authority)],
+    )  # fmt: skip
+    if is_target:
+        plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        plane.tls_server.load_cert_chain(files.cert, files.key)
+    context = ssl.create_default_context(cafile=str(authority.cert))
+    client = plane.tls_client(listener, context) if is_client else plane.client(listener)
+    client.send(ASKED + b"ahead")
+    server = plane.accepted(target)
+    asked = server.head()
+    assert asked.target == "/chat"
+    assert (asked.fields["connection"], asked.fields["upgrade"]) == ("upgrade", "websocket")
+    assert asked.fields["sec-websocket-key"] == "abc"
+    server.send(SWITCHED + b"behind")
+    found = client.head()
+    assert found.first == "HTTP/1.1 101 Switching Protocols"
+    assert (found.fields["connection"].lower(), found.fields["upgrade"]) == ("upgrade", "websocket")
+    assert found.fields["sec-websocket-accept"] == "def"
+    assert client.exactly(6) == b"behind"
+    assert server.exactly(5) == b"ahead"
+    talk(client, server)
+    size = 3 << 20
+    client.sock.settimeout(20)
+    server.send(bytes(size // 10))
+    assert client.exactly(size // 10) == bytes(size // 10)
+    plane.wait_codes({"1xx": 1})
+    assert plane.counts().active == 1
+    client.close()
+    assert server.is_cut()
+    server.close()
+    wait_until(lambda: plane.counts().active == 0, "it has ended")
+
+
+def test_on_a_connection_that_has_carried_requests(plane: Served) -> None:
+    """A kept connection of the target becomes the other side, too."""
+    target = plane.target()
+    client, server = plane.pair(plane.http(target), target)
+    client.send(ASKED)
+    assert server.head().fields["upgrade"] == "websocket"
+    server.send(SWITCHED)
+    assert client.head().status == 101
+    talk(client, server)
+    server.close()
+    assert client.is_ended()
+    client.close()
+    plane.wait_ends({"target_closed": 1})
+    assert target.has_none()
+
+
+def test_a_half_close_in_the_relay(plane: Served) -> None:
+    """An end that was there before the switch is passed on behind it."""
+    target = plane.target()
+    client = plane.client(plane.http(target))
+    client.send(ASKED + b"last")
+    client.sock.shutdown(socket.SHUT_WR)
+    server = plane.accepted(target)
+    server.head()
+    server.send(SWITCHED)
+    assert client.head().status == 101
+    assert server.rest() == b"last"
+    server.send(b"bye")
+    server.close()
+    assert client.rest() == b"bye"
+    plane.wait_ends({"client_closed": 1})
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "426 Upgrade Required"])
+def test_a_target_that_refuses(plane: Served, status: str) -> None:
+    """Its answer passes, and HTTP goes on."""
+    target = plane.target()
+    client = plane.client(plane.http(target))
+    client.send(ASKED)
+    server = plane.accepted(target)
+    server.head()
+    server.send(answer(b"no", status=status))
+    found = client.message()
+    assert (found.first, found.body) == (f"HTTP/1.1 {status}", b"no")
+    client.send(get())
+    server.message()
+    server.send(OK)
+    assert client.message().body == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("upgrades", "asked"),
+    [
+        ((), ASKED),
+        (("websocket",), ASKED.replace(b"websocket", b"h2c")),
+        (("websocket",), ASKED.replace(b"websocket", b"irc/6.9")),
+        (("websocket",), ASKED.replace(b"Connection: Upgrade\r\n", b"")),
+        (("websocket",), ASKED.replace(b"HTTP/1.1", b"HTTP/1.0")),
+        (("websocket",), ASKED.replace(b"GET", b"DELETE")),
+    ],
+)
+def test_what_is_not_configured_is_stripped(
+    plane: Served, upgrades: tuple[str, ...], asked: bytes
+) -> None:
+    """The request is served as a plain one, and a 101 to it is a bad answer."""
+    target = plane.target()
+    listener = plane.http(target, plan=HttpPlan(upgrades=upgrades))
+    for said in (OK, SWITCHED):
+        client = plane.client(listener)
+        client.send(asked)
+        if said is OK:
+            server = plane.accepted(target)
+        found = server.message()
+        assert "upgrade" not in found.fields
+        assert "connection" not in found.fields
+        assert "http2-settings" not in found.fields
+        server.send(said)
+        assert client.message().status == (200 if said is OK else 502)
+
+
+def test_a_switch_to_something_else(plane: Served) -> None:
+    """101 with another protocol than the one asked for: 502."""
+    target = plane.target()
+    client = plane.client(plane.http(target))
+    client.send(ASKED)
+    server = plane.accepted(target)
+    server.head()
+    server.send(SWITCHED.replace(b"websocket", b"mystery"))
+    assert client.message().status == 502
+    assert server.is_cut()
+
+
+def test_a_proxy_header_comes_first(plane: Served) -> None:
+    """Then the upgrade request, then the bytes of the relay."""
+    target = plane.target()
+    client = plane.client(plane.http(target, send_proxy="v1"))
+    client.send(ASKED)
+    server = plane.accepted(target)
+    assert server.until(b"\r\n").startswith(b"PROXY TCP4 127.0.0.1 ")
+    server.head()
+    server.send(SWITCHED)
+    assert client.head().status == 101
+    talk(client, server)
+
+
+def test_an_upgrade_on_another_route_than_the_first(plane: Served) -> None:
+    """The connection counts under the route of its first request, its relay under its own."""
+    one, two = plane.target(), plane.target()
+    listener = plane.listen()
+    plane.commit(
+        route("r", listener, one, http=HttpPlan()),
+        route("ws", listener, two, order=1, http=HttpPlan(match=HttpMatch(paths=("/chat",)))),
+    )
+    client, _ = plane.pair(listener, one)
+    client.send(ASKED)
+    server = plane.accepted(two)
+    server.head()
+    server.send(SWITCHED)
+    assert client.head().status == 101
+    talk(client, server)
+    assert (plane.counts("r").total, plane.counts("ws").total) == (1, 0)
+    plane.wait_codes({"1xx": 1}, "ws")
+
+
+def test_an_unchanged_route_keeps_its_websockets(plane: Served) -> None:
+    """A reload does not touch them; one that removes the route drains them."""
+    target = plane.target()
+    listener = plane.http(target)
+    client = plane.client(listener)
+    client.send(ASKED)
+    server = plane.accepted(target)
+    server.head()
+    server.send(SWITCHED)
+    assert client.head().status == 101
+    plane.commit(route("r", listener, target, http=HttpPlan()))
+    talk(client, server)

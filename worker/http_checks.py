@@ -1,0 +1,84 @@
+"""What some routes ask of a request: the size of its body, a password, who the client is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.ends import End
+
+if TYPE_CHECKING:
+    from worker.generation import Route
+    from worker.http_client import HttpClient
+    from worker.http_exchange import Exchange
+    from worker.http_route import HttpRoute
+
+
+def has_policy_of(client: HttpClient, route: Route) -> bool:
+    """Whether the handshake was made as this route asks (design section 5: 421)."""
+    own, wanted = client.policy, route.plan.terminate
+    if own is None or wanted is None:
+        return own is wanted
+    return own.policy == wanted.policy and own.min_version == wanted.min_version
+
+
+def check(exchange: Exchange, http: HttpRoute, route: Route) -> None:
+    """Go on with a request that meets all that is asked; answer any other."""
+    limit = http.plan.body_limit
+    if limit and exchange.request.length > limit:
+        exchange.fail(413, End.BAD_REQUEST, "the body is over body_limit", is_last=True)
+    elif http.plan.auth is None or _authenticate(exchange, http):
+        _identify(exchange, http, route)
+
+
+def _authenticate(exchange: Exchange, http: HttpRoute) -> bool:
+    """False: refused, or still to be found out."""
+    auth = http.plan.auth
+    assert auth is not None
+    if not auth.allow_plain and exchange.client.wire.tls is None:
+        exchange.fail(421, End.AUTH, "a password is asked for over TLS only")
+        return False
+    values = exchange.request.fields.named.get(b"authorization", [])
+    value = values[0] if len(values) == 1 else b""
+    verdict = exchange.plane.http.auth.check(auth, value, exchange.authenticated)
+    if verdict.user:
+        exchange.user = verdict.user
+        return True
+    if not verdict.is_pending:
+        _refuse(exchange, is_busy=verdict.is_busy)
+    return False
+
+
+def authenticated(exchange: Exchange, user: str | None, is_busy: bool) -> None:
+    """The password has been checked; the client may have gone meanwhile."""
+    route, http = exchange.route, exchange.http
+    if exchange.is_over or route is None or http is None:
+        return
+    exchange.plane.reactor.look_at_clock()
+    if user is None:
+        _refuse(exchange, is_busy=is_busy)
+    else:
+        exchange.user = user
+        _identify(exchange, http, route)
+    exchange.client.run()
+
+
+def _refuse(exchange: Exchange, *, is_busy: bool) -> None:
+    if is_busy:
+        exchange.fail(503, End.OVERLOAD, "too many passwords to check")
+        return
+    http = exchange.http
+    assert http is not None
+    exchange.fail(401, End.AUTH, "", extra=http.challenge)
+
+
+def _identify(exchange: Exchange, http: HttpRoute, route: Route) -> None:
+    rules, about = route.rules, exchange.about
+    if rules is not None and about is not None:
+        facts = exchange.client.conn.tls
+        sni = "" if facts is None else facts.hello.server_name
+        identity = None if facts is None else facts.identity()
+        ip, user = about.client_ip, exchange.user
+        if not rules.judge(sni, identity, ip, user):
+            exchange.fail(403, End.BLOCKED, rules.why(sni, identity, ip, user))
+            return
+    exchange.go_on(http, route)

@@ -1,0 +1,397 @@
+"""The client's side of HTTP: heads in, answers out, one request after the other.
+
+It stands in the place of the connection's side from the first head on, and is its phase. What a
+client sends ahead waits in the socket while a request is under way: so much for backpressure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shared.ends import End
+from shared.errors import HttpError
+from shared.http.fields import find_head
+from shared.http.forwarding import Origin
+from shared.http.request import check_unfinished, parse_request
+from worker.gate import ENDS
+from worker.http_exchange import Exchange
+from worker.http_wire import ENDED, LOST, MOST_READ, NOTHING, Wire
+from worker.reactor import ENDED as ANY_END
+from worker.reactor import ERROR, FIN, IN, OUT
+from worker.relay import SIZE
+
+if TYPE_CHECKING:
+    from worker.connection import Connection
+    from worker.data_plane import DataPlane
+    from worker.generation import Route
+    from worker.http_pool import Upstream
+
+STATUS_OF: Final = {End.BLOCKED: 403, End.LIMIT: 503, End.RATE: 429}
+STEPS_A_TURN: Final = 16  # then the other connections of the batch come first
+LINGER_S: Final = 2.0  # for a client to read our last answer before an RST would destroy it
+SCAN_BACK: Final = 3  # bytes of an end of a head that may have come already
+
+
+class Refusal(NamedTuple):
+    """What the rules of a route say to a request."""
+
+    status: int
+    end: End
+    why: str
+
+
+class HttpClient:
+    """The phase of a connection that speaks HTTP.
+
+    ``is_last``: the next head of an answer says that the connection ends behind it;
+    ``is_finishing``: it has said so. ``why`` is the end that the connection then has, ``detail``
+    what the log says of it. ``must_linger``: the client may be sending still what nobody reads.
+    """
+
+    __slots__ = (
+        "_is_running", "_is_scanned", "_scanned", "conn", "destination", "detail", "exchange",
+        "first_head", "has_dialled", "has_end", "head_at", "idle_at", "inbox", "is_finishing",
+        "is_last", "is_lingering", "is_readable", "limits", "must_linger", "network", "origin",
+        "own", "plane", "policy", "requests", "until", "why", "wire",
+    )  # fmt: skip
+
+    def __init__(self, conn: Connection) -> None:
+        plane, down = conn.plane, conn.down
+        tls = down.tls
+        self.conn = conn
+        self.plane: DataPlane = plane
+        self.wire = Wire(plane.reactor, down.sock, down.fd, tls, wants_out=down.wants_out)
+        self.wire.outbox, down.outbox = down.outbox, b""
+        self.wire.has_ended = down.has_ended
+        down.has_said_goodbye = True  # what goes to the socket goes by the wire from now on
+        self.inbox = conn.pending
+        conn.pending = b""
+        self._scanned = 0
+        self._is_scanned = False
+        self._is_running = False
+        self.exchange: Exchange | None = None
+        # A short read has emptied the socket; behind a long one no edge tells of what is left.
+        self.is_readable = not 0 < len(self.inbox) < SIZE // 2 or down.has_ended or tls is not None
+        self.has_end = down.has_ended  # an end was announced that is not read yet
+        self.idle_at: float = plane.reactor.now
+        self.head_at: float = self.idle_at
+        self.until = 0.0  # of lingering
+        self.requests = 0
+        self.is_last = self.is_finishing = self.is_lingering = False
+        self.has_dialled = False  # a target has been sent a request of it
+        self.must_linger = False
+        self.why = End.CLIENT_CLOSED
+        self.detail = ""
+        self.first_head = b""
+        self.limits = plane.http.limits
+        self.network = conn.network_address
+        self.own: Upstream | None = None  # to whom a PROXY header names this client
+        self.destination = conn.destination
+        client, port = conn.client, self.destination[1]
+        facts = conn.tls
+        self.policy = None if facts is None or tls is None else facts.plan
+        self.origin = Origin(
+            client[0],
+            client[1],
+            "http" if tls is None else "https",
+            port,
+            "" if facts is None else facts.hello.server_name,
+        )
+
+    def begin(self) -> None:
+        """Take the connection over; what came before is in ``inbox``."""
+        self.plane.reactor.table[self.wire.fd] = self
+        self.arm()
+        self.run()
+
+    # -- events ----------------------------------------------------------------------------
+
+    def client_ready(self, events: int) -> None:
+        """As `ready`."""
+        self.ready(events)
+
+    def ready(self, events: int) -> None:
+        """The client's socket has something, or room."""
+        wire = self.wire
+        if wire.outbox:
+            wire.flush()
+            if wire.is_lost:
+                self.gone(End.CLIENT_RESET)
+                return
+            if not wire.outbox:
+                self.flushed()
+                if self.conn.is_closed:
+                    return
+        if events == OUT:
+            return
+        self.is_readable = True
+        if events & ANY_END:
+            self.has_end = True
+            if events & ERROR:
+                self.lost()
+                return
+        self.run()
+
+    def lost(self) -> None:
+        """An RST has come; a request that came before it may be finished, for nobody."""
+        self.gone(End.CLIENT_RESET)
+
+    def run(self) -> None:
+        """Go on as far as what is here allows, without recursion over pipelined requests."""
+        if self._is_running:
+            return
+        self._is_running = True
+        try:
+            for _ in range(STEPS_A_TURN):
+                if not self._step():
+                    return
+        finally:
+            self._is_running = False
+        self.plane.reactor.again.append(self.run)
+
+    def _step(self) -> bool:
+        """One step; False: wait for the next event."""
+        if self.conn.phase is not self:
+            return False  # it has ended, or is a relay now, whose bytes these are
+        if self.is_lingering:
+            return self._discard()
+        exchange = self.exchange
+        if exchange is not None:
+            return exchange.take_body() or self.exchange is not exchange
+        if self.wire.outbox:
+            return False  # it does not read its answers
+        if self.is_finishing:
+            self.finish()
+            return False
+        if self.inbox and not self._is_scanned:
+            return self._head()
+        return self._read_head()
+
+    def _read_head(self) -> bool:
+        if not self.is_readable:
+            return False
+        wire = self.wire
+        count = wire.receive()
+        if count > 0:
+            if count < MOST_READ and not self.has_end and wire.tls is None:
+                self.is_readable = False  # a short read emptied the socket
+            self._is_scanned = False
+            if self.inbox:
+                self.inbox += bytes(wire.view[:count])
+            else:
+                self.inbox = bytes(wire.view[:count])
+                self.head_at = self.conn.active_at = self.plane.reactor.now
+            return True
+        self.is_readable = False
+        if count == LOST:
+            self.gone(End.TLS_FAILED if wire.why else End.CLIENT_RESET, wire.why)
+        elif count == ENDED:
+            self._ended()
+        return False
+
+    def _ended(self) -> None:
+        """FIN where a head is awaited."""
+        if self.inbox:
+            self.refuse(HttpError(400, "the client ended within a head"), End.BAD_REQUEST)
+        else:
+            self.close(End.CLIENT_CLOSED)
+
+    def _head(self) -> bool:
+        """Look for a whole head in what is here."""
+        inbox = self.inbox
+        start = self._scanned
+        end = find_head(inbox, start)
+        if end == 0:
+            self._scanned = max(0, len(inbox) - SCAN_BACK)
+            self._is_scanned = True
+            try:
+                check_unfinished(inbox, start, self.limits)
+            except HttpError as error:
+                self.refuse(error, End.BAD_REQUEST)
+                return True
+            if start == 0:
+                self.arm()  # from its first byte on
+            return True
+        self._scanned = 0
+        size = len(inbox)
+        try:
+            if end == size:
+                request = parse_request(inbox, self.limits)
+                self.inbox = b""
+            else:
+                request = parse_request(inbox[:end], self.limits)
+                self.inbox = inbox[end:]
+        except HttpError as error:
+            self.inbox = b""
+            self.refuse(error, End.BAD_REQUEST)
+            return True
+        self.requests += 1
+        if self.requests == 1:
+            self.first_head = inbox[:end]
+        self.exchange = exchange = Exchange(self, request, end)
+        exchange.begin()
+        return True
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def refuse(self, error: HttpError, end: End) -> None:
+        """Answer a request that is none, and end."""
+        exchange = Exchange.refused(self)
+        self.exchange = exchange
+        exchange.fail(error.status, end, str(error), is_last=True)
+
+    def done(self) -> None:
+        """The exchange is over: the next request, or the end."""
+        self.exchange = None
+        now = self.plane.reactor.now
+        self.idle_at = self.head_at = self.conn.active_at = now
+        if self.plane.is_draining:
+            self.is_finishing = True
+        self.arm()
+        self.run()
+
+    def flushed(self) -> None:
+        """All that waited for the client is with the kernel."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_flushed()
+        self.run()
+
+    def finish(self) -> None:
+        """The last answer is out: end, so that the client can read it."""
+        if self.why is End.CLIENT_CLOSED and self.plane.is_draining:
+            self.why = End.DRAINED
+        if self.inbox or self.must_linger or (self.is_readable and self.wire.receive() > 0):
+            self._linger()
+        else:
+            self.close(self.why, self.detail)
+
+    def _linger(self) -> None:
+        """To close now would destroy the answer by an RST, RFC 9112 section 9.6."""
+        self.is_lingering = True
+        self.is_readable = True
+        self.inbox = b""
+        self.wire.shut()
+        self.until = self.plane.reactor.now + LINGER_S
+        self.conn.arm(self.until)
+
+    def _discard(self) -> bool:
+        count = self.wire.receive()
+        if count > 0:
+            return True
+        if count != NOTHING:
+            self.close(self.why, self.detail)
+        return False
+
+    def close(self, end: End, detail: str = "") -> None:
+        """End the connection, properly."""
+        self.conn.end(end, detail)
+
+    def gone(self, end: End, detail: str = "") -> None:
+        """The client is not there any more."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_gone(end)
+        self.conn.end(end, detail)
+
+    # -- routes ----------------------------------------------------------------------------
+
+    def admit(self, route: Route, ip: str) -> Refusal | None:
+        """Ask the route's rules; the connection counts under the route of its first request.
+
+        ``ip``: the client's, behind trusted forwarders.
+        """
+        conn = self.conn
+        gate, is_first = route.gate, conn.route is None
+        if is_first:
+            conn.route, conn.routed_at = route, self.plane.reactor.now
+            route.counts.total += 1
+            route.counts.active += 1
+            if route.name in route.removed:
+                conn.cut(conn.routed_at + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+        if gate is None:
+            return None
+        now = self.plane.reactor.now
+        found = gate.admit(conn, now, ip) if is_first else gate.judge(ip)
+        if not found:
+            return None
+        end = ENDS[found]
+        return Refusal(STATUS_OF[end], end, gate.why(found, ip))
+
+    # -- what the plane asks ---------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Take no more requests: end now where none is under way, else behind the answer."""
+        is_idle = self.exchange is None and not (self.inbox or self.wire.outbox)
+        if is_idle and not self.is_lingering:
+            self.close(End.DRAINED if self.plane.is_draining else self.why)
+        elif self.exchange is None and not self.inbox:
+            self.is_finishing = True  # once its last answer is out
+        else:
+            self.is_last = True
+
+    def abandon(self, reason: End) -> None:
+        """The connection has ended."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.abandon(reason)
+            self.exchange = None
+        wire = self.wire
+        if wire.tls is not None and not (wire.outbox or wire.is_lost or self.is_lingering):
+            wire.say_last()
+        own = self.own
+        if own is not None:
+            self.own = None
+            own.close()
+
+    # -- time ------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Have `on_deadline` called when what is awaited now is late."""
+        self.conn.arm(self._deadline())
+
+    def _deadline(self) -> float:
+        conn, route = self.conn, self.conn.route
+        timeouts = self.plane.http.timeouts if route is None else route.plan.timeouts
+        if self.inbox or not self.requests:
+            found = self.head_at + timeouts.request_head
+        else:
+            found = self.idle_at + timeouts.http_keep_alive
+        if timeouts.lifetime:
+            found = min(found, conn.accepted_at + timeouts.lifetime)
+        return found
+
+    def on_deadline(self, now: float) -> None:
+        """Something may be late."""
+        if self.is_lingering:
+            if now >= self.until:
+                self.close(self.why, self.detail)
+            else:
+                self.conn.arm(self.until)
+            return
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.on_deadline(now)
+            return
+        found = self._deadline()
+        if now < found:
+            self.conn.arm(found)
+        elif self.inbox:
+            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT)
+        elif self.wire.outbox:
+            self.close(End.IDLE_TIMEOUT)
+        else:
+            self.close(End.IDLE_TIMEOUT if self.requests else End.HEAD_TIMEOUT)
+
+    def relay(self, route: Route) -> None:
+        """The first request is for a route that does not speak HTTP."""
+        conn = self.conn
+        self.exchange = None
+        conn.pending = self.first_head + self.inbox
+        self.inbox = b""
+        conn.plane.reactor.table[self.wire.fd] = conn.down
+        conn.phase = None
+        conn.routed(route)
+        if self.is_readable or self.has_end:
+            # The edges are spent: what is there, an end too, is asked for once there is a target.
+            conn.early(IN | FIN if self.has_end else IN)

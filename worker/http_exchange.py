@@ -1,0 +1,390 @@
+"""One request and its answer: who gets it, both bodies, and what becomes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from shared.ends import End
+from shared.http.chunks import ChunkReader
+from shared.http.forwarding import About, Forwarders, describe
+from shared.http.head import CHUNKED, Request, Response
+from shared.units import short
+from worker.accounting import CELL_DIALLED
+from worker.deadlines import NEVER
+from worker.http_answer import take_answer
+from worker.http_body import take_body
+from worker.http_checks import authenticated, check, has_policy_of
+from worker.http_count import tell
+from worker.http_dial import HttpDial
+from worker.http_own import act, fail, unreachable
+from worker.http_pool import Upstream, take_kept
+from worker.http_wire import LOST
+from worker.reactor import ENDED as ANY_END
+from worker.reactor import OUT
+from worker.socket_options import reset_on_close
+
+if TYPE_CHECKING:
+    from worker.balancer import Endpoint
+    from worker.generation import Route
+    from worker.http_client import HttpClient
+    from worker.http_route import HttpRoute
+
+NOBODY: Final = Forwarders()  # is believed where no route was found
+IDEMPOTENT: Final = frozenset(
+    {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
+)  # RFC 9110 9.2.2
+
+
+class Exchange:
+    """From a request's head to the last byte of its answer.
+
+    ``body_left``: bytes of the request's body that the client has still to send, or CHUNKED.
+    """
+
+    __slots__ = (
+        "about", "answer", "answer_left", "answer_reader", "before", "began_at", "body_left",
+        "client", "connected_at", "detail", "dial", "dialled_at", "end", "endpoint",
+        "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head", "head_size",
+        "http", "informed", "is_over", "is_sent", "plane", "reader", "received", "request",
+        "retried", "route", "routed_at", "sent", "sent_at", "status", "up", "upgrade", "user",
+    )  # fmt: skip
+
+    def __init__(self, client: HttpClient, request: Request, head_size: int) -> None:
+        self.client = client
+        self.plane = client.plane
+        self.request = request
+        self.head_size = head_size
+        self.began_at = client.head_at
+        self.routed_at = self.dialled_at = self.connected_at = self.sent_at = self.first_byte_at = (
+            0.0
+        )
+        self.route: Route | None = None
+        self.http: HttpRoute | None = None
+        self.about: About | None = None
+        self.user = ""
+        self.endpoint: Endpoint | None = None
+        self.dial: HttpDial | None = None
+        self.up: Upstream | None = None
+        self.head = b""  # for the target
+        self.before = b""  # of the answer: its head, where it waits for the first of the body
+        self.upgrade = b""  # the protocol that the target is asked to switch to
+        self.retried = False
+        self.body_left = request.length
+        self.reader = ChunkReader() if request.length == CHUNKED else None
+        self.has_body_begun = False
+        self.is_sent = False  # the whole request
+        self.received = self.sent = 0  # bytes of bodies: from the client, to it
+        self.answer: Response | None = None
+        self.answer_left = 0
+        self.answer_reader: ChunkReader | None = None
+        self.frames_chunks = False  # the answer's body goes to the client in chunks
+        self.has_answered = False  # bytes of the final answer went to the client
+        self.informed = 0
+        self.is_over = False
+        self.status = 0
+        self.end: End | None = None
+        self.detail = ""
+
+    @classmethod
+    def refused(cls, client: HttpClient) -> Exchange:
+        """For a head that could not be read."""
+        request = Request("", "", None, "", "", is_11=True)
+        request.keep_alive = False
+        return cls(client, request, 0)
+
+    # -- who gets it -----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Find the route, and what it says about this request."""
+        client, request = self.client, self.request
+        conn = client.conn
+        matcher = conn.listener.matcher
+        hello = None if conn.tls is None else conn.tls.hello
+        is_tls = conn.tls is not None
+        found = matcher.with_request(client.network, is_tls, hello, request)
+        self.routed_at = self.plane.reactor.now
+        if found is None:
+            self._no_route(is_tls)
+            return
+        route = found.value
+        http = route.http
+        if http is None:
+            if conn.route is None and not is_tls:
+                self.is_over = True
+                client.relay(route)
+            else:
+                self._no_route(is_tls)
+            return
+        self.route, self.http = route, http
+        route.counts.received += self.head_size
+        self.about = about = describe(
+            client.origin, request, http.forwarders, self.plane.http.make_id(), found.params,
+            route.name,
+        )  # fmt: skip
+        if conn.route is None or route.gate is not None:
+            refusal = client.admit(route, about.client_ip)
+        else:
+            refusal = None
+        if refusal is not None:
+            self.fail(refusal.status, refusal.end, refusal.why, is_last=True)
+            return
+        if route.name in route.removed:
+            client.is_last = True
+        if route.plan.terminate is not client.policy and not has_policy_of(client, route):
+            self.fail(421, End.NO_ROUTE, "the route has another TLS policy")
+            return
+        plan = http.plan
+        if self.head_size > plan.head_limit or len(request.fields.lines) > plan.field_limit:
+            self.fail(431, End.BAD_REQUEST, "the head is over the route's limit", is_last=True)
+        elif http.is_plain and route.rules is None:
+            self.go_on(http, route)
+        else:
+            check(self, http, route)
+
+    def _no_route(self, is_tls: bool) -> None:
+        client = self.client
+        if not is_tls:
+            found = client.conn.listener.matcher.with_request(
+                client.network, True, None, self.request
+            )
+            if found is not None:
+                self.fail(421, End.NO_ROUTE, "the route is for TLS clients")
+                return
+        request = self.request
+        self.about = describe(client.origin, request, NOBODY, self.plane.http.make_id())
+        asked = f"{request.method} {short(request.host)} {short(request.path)}"
+        self.fail(404, End.NO_ROUTE, asked)
+
+    def authenticated(self, user: str | None, is_busy: bool) -> None:
+        """What the check of a password has come to."""
+        authenticated(self, user, is_busy)
+
+    def go_on(self, http: HttpRoute, route: Route) -> None:
+        """Everybody is content: answer by ourselves, or forward."""
+        if http.status:
+            act(self, http)
+            return
+        endpoint = route.balancer.pick(self.plane.reactor.now)
+        if endpoint is None:
+            for target in route.balancer.targets:
+                failures = target.counts.connect_failures
+                failures["unresolved"] = failures.get("unresolved", 0) + 1
+            self.unreachable(End.CONNECT_FAILED, "no target has an address")
+            return
+        self._forward(http, route, endpoint)
+
+    def _forward(self, http: HttpRoute, route: Route, endpoint: Endpoint) -> None:
+        request, about, now = self.request, self.about, self.plane.reactor.now
+        assert about is not None
+        upgrade = request.fields.upgrade
+        if upgrade and (upgrade not in http.upgrades or not _may_upgrade(request)):
+            upgrade = b""
+        self.upgrade = upgrade
+        self.head = http.writer.head(
+            request, about, self.client.origin, endpoint.target.name, upgrade=upgrade,
+            expects_continue=request.fields.expects_continue,
+        )  # fmt: skip
+        may_repeat = request.length == 0 and request.method in IDEMPOTENT
+        if route.send_header is not None:
+            own = self.client.own
+            if own is not None:
+                self.client.own = None
+                if own.is_good_for(route, now, only_fresh=not may_repeat):
+                    self.use(own)
+                    return
+                own.close()
+        elif endpoint.mark.kept:
+            kept = take_kept(endpoint, route.upstream, now, only_fresh=not may_repeat)
+            if kept is not None:
+                self.use(kept)
+                return
+        self._dial(route, endpoint)
+
+    def _dial(self, route: Route, endpoint: Endpoint) -> None:
+        self.dialled_at = self.plane.reactor.now
+        self.dial = dial = HttpDial(self.client.conn, route, self)
+        dial.start_with(endpoint)
+
+    # -- the target is there ---------------------------------------------------------------
+
+    def use(self, up: Upstream, header: bytes = b"") -> None:
+        """Send the request to this target, behind a PROXY header where it is to have one."""
+        self.dial = None
+        self.up = up
+        up.exchange = self
+        self.endpoint = up.endpoint
+        wire = up.wire
+        self.connected_at = self.plane.reactor.now
+        client = self.client
+        if not client.has_dialled:
+            client.has_dialled = True
+            self.plane.cells[CELL_DIALLED] += 1
+        head = header + self.head if header else self.head
+        up.endpoint.counts.sent += len(self.head)
+        wire.send(head)
+        if self.request.length == 0:
+            self.is_sent = True
+            self.sent_at = self.connected_at
+        elif not wire.is_lost:
+            client.run()
+            if self.is_over or self.up is not up:
+                return
+        if wire.is_lost:
+            self.target_lost(LOST)
+            return
+        self.arm()
+
+    def take_body(self) -> bool:
+        """Pass some of the body on; False: nothing to be done now."""
+        up = self.up
+        if self.is_sent or self.is_over or up is None or up.wire.outbox:
+            return False
+        return take_body(self, up)
+
+    # -- the answer ------------------------------------------------------------------------
+
+    def target_ready(self, events: int) -> None:
+        """The target's socket has something, or room."""
+        up = self.up
+        if up is None:
+            return
+        wire = up.wire
+        if wire.outbox:
+            wire.flush()
+            if wire.is_lost:
+                self.target_lost(LOST)
+                return
+            if not wire.outbox:
+                self.client.run()
+                if self.is_over:
+                    return
+        if events == OUT:
+            return
+        up.is_readable = True
+        up.has_end = up.has_end or bool(events & ANY_END)
+        take_answer(self, up)
+
+    def client_flushed(self) -> None:
+        """The client takes more."""
+        up = self.up
+        if up is not None and up.is_readable:
+            take_answer(self, up)
+
+    def target_lost(self, how: int) -> None:
+        """The target has ended the connection, before the answer was whole."""
+        up = self.up
+        assert up is not None
+        is_idle = self.answer is None and not up.inbox
+        was_kept, self.up = up.is_kept, None
+        why = up.wire.why
+        up.close()
+        route, endpoint = self.route, self.endpoint
+        may_repeat = self.request.method in IDEMPOTENT and not self.has_body_begun
+        if is_idle and was_kept and may_repeat and not self.retried and not self.informed:
+            assert route is not None
+            assert endpoint is not None
+            self.retried = True
+            self.endpoint = None
+            self.is_sent = False
+            self._dial(route, endpoint)
+            return
+        end = End.TARGET_RESET if how == LOST else End.TARGET_CLOSED
+        if not self.has_answered:
+            self.fail(
+                502, end, why or "the target ended within its answer", is_last=not self.is_sent
+            )
+            return
+        client = self.client
+        if not (self.frames_chunks or self.answer_left > 0):
+            reset_on_close(client.wire.sock)  # or it would look like the end of the answer
+        self.over(end)
+        client.close(end, "the target ended within its answer")
+
+    # -- answers of our own ----------------------------------------------------------------
+
+    def unreachable(self, end: End, detail: str) -> None:
+        """No endpoint could be dialled."""
+        unreachable(self, end, detail)
+
+    def fail(
+        self, status: int, end: End, detail: str, *, is_last: bool = False, extra: bytes = b""
+    ) -> None:
+        """Answer with an error; where the answer has begun, cut the connection.
+
+        ``extra``: lines for the answer's head.
+        """
+        fail(self, status, end, detail, is_last=is_last, extra=extra)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def over(self, end: End | None) -> None:
+        """Count it, once; ``end``: why it is not as it should be."""
+        if self.is_over:
+            return
+        self.is_over = True
+        tell(self, end)
+
+    def client_gone(self, end: End) -> None:
+        """Nobody waits for the answer any more."""
+        self.over(end)
+
+    def abandon(self, reason: End) -> None:
+        """The connection has ended: give everything back."""
+        self.over(reason)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """No target is needed any more."""
+        up, self.up = self.up, None
+        if up is not None:
+            up.close()
+        dial, self.dial = self.dial, None
+        if dial is not None:
+            dial.abandon()
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _deadline(self) -> tuple[float, End]:
+        """When it is late if nothing more happens, and what that is called."""
+        conn, route = self.client.conn, self.route
+        assert route is not None
+        timeouts = route.plan.timeouts
+        found, end = NEVER, End.IDLE_TIMEOUT
+        if timeouts.idle:
+            found = conn.active_at + timeouts.idle
+        if self.is_sent and self.answer is None and timeouts.response:
+            late = self.sent_at + timeouts.response
+            if late < found:
+                found, end = late, End.RESPONSE_TIMEOUT
+        if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
+            found, end = conn.accepted_at + timeouts.lifetime, End.LIFETIME
+        return found, end
+
+    def arm(self) -> None:
+        """Have `on_deadline` called when this exchange is late."""
+        found, _ = self._deadline()
+        if found != NEVER:
+            self.client.conn.arm(found)
+
+    def on_deadline(self, now: float) -> None:
+        """Something may be late."""
+        dial = self.dial
+        if dial is not None:
+            dial.on_deadline(now)
+            return
+        if self.route is None or self.is_over:
+            return
+        found, end = self._deadline()
+        if now < found:
+            if found != NEVER:
+                self.client.conn.arm(found)
+        elif end is End.LIFETIME or self.has_answered:
+            self.over(end)
+            self.client.close(end)
+        else:
+            self.fail(504 if self.is_sent else 408, end, "", is_last=True)
+
+
+def _may_upgrade(request: Request) -> bool:
+    """Not for a 1.0 client, RFC 9110 section 7.8, nor where a body would be in the relay's way."""
+    return request.is_11 and request.length == 0 and request.method == "GET"

@@ -1,0 +1,184 @@
+"""Connections to targets: the one that an exchange has, and those that are kept for the next.
+
+Kept ones lie with the endpoint's mark, which lives on over reloads by route and address: the one
+that was used last is taken first, so that what a target needs no more grows old and is closed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from worker.coded_side import CodedSide
+from worker.http_wire import NOTHING, Wire
+from worker.reactor import ENDED, OUT
+from worker.timer_wheel import NO_SLOT
+
+if TYPE_CHECKING:
+    import _socket
+
+    from worker.balancer import Endpoint
+    from worker.connection import Connection
+    from worker.data_plane import DataPlane
+    from worker.generation import Route
+    from worker.http_exchange import Exchange
+    from worker.tls_engine import Tls
+
+MOST_KEPT: Final = 256  # per endpoint and worker
+FRESH_S: Final = 1.0  # idle for less: good for a request that may not be sent twice
+
+
+class Upstream:
+    """One connection to a target. ``is_kept``: it has carried a request before this one."""
+
+    __slots__ = (
+        "context", "endpoint", "exchange", "has_end", "header", "idle_at", "inbox", "is_closed",
+        "is_kept", "is_readable", "limit_s", "plane", "route", "slot", "wire",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        route: Route,
+        endpoint: Endpoint,
+        sock: _socket.socket,
+        fd: int,
+        tls: Tls | None,
+    ) -> None:
+        self.plane = plane
+        self.endpoint = endpoint
+        self.route = route.name
+        self.context: object = route.upstream  # kept only for those who would dial the same way
+        self.header = (route.plan.send_proxy, route.plan.send_proxy_tlvs)  # how it began
+        self.wire = Wire(plane.reactor, sock, fd, tls, wants_out=True)
+        self.exchange: Exchange | None = None
+        self.inbox = b""  # of an answer's head that is not whole
+        self.is_kept = False
+        self.is_readable = False
+        self.has_end = False  # an end was announced that is not read yet
+        self.is_closed = False
+        self.idle_at = 0.0
+        self.limit_s = 0.0
+        self.slot = NO_SLOT
+        counts = endpoint.counts
+        counts.total += 1
+        counts.active += 1
+        plane.reactor.table[fd] = self
+
+    @property
+    def conn(self) -> Connection | None:
+        """The client's connection that it is used for now."""
+        exchange = self.exchange
+        return None if exchange is None else exchange.client.conn
+
+    def ready(self, events: int) -> None:
+        """The target has said something, has ended, or takes more."""
+        exchange = self.exchange
+        if exchange is None:
+            # Who waits for a request has nothing to say but what TLS has by itself. An edge may
+            # also tell of bytes that were read along with those before them.
+            if events != OUT and (events & ENDED or self.wire.receive() != NOTHING):
+                self.close()
+            return
+        exchange.target_ready(events)
+
+    def close(self) -> None:
+        """Give it up, wherever it is."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.exchange = None
+        self.endpoint.counts.active -= 1
+        if self.slot != NO_SLOT:
+            self.plane.http.kept.discard(self)
+        if self.is_kept:
+            kept = self.endpoint.mark.kept
+            if self in kept:
+                kept.remove(self)
+        reactor = self.plane.reactor
+        reactor.table.pop(self.wire.fd, None)
+        tls = self.wire.tls
+        if tls is not None and not self.wire.is_lost and not self.wire.outbox:
+            self.wire.shut()
+        reactor.closing.append(self.wire.sock)
+
+    def come_back(self) -> None:
+        """Read on, after the others of this batch."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_flushed()
+
+    def stay(self, idle_s: float) -> None:
+        """Wait for the next request of the same client, ``idle_s`` at the most."""
+        self.exchange = None
+        if idle_s <= 0 or self.wire.outbox:
+            self.close()
+            return
+        self.is_kept = True
+        self.idle_at = self.plane.reactor.now
+        self.limit_s = idle_s
+        self.plane.http.kept.arm(self, self.idle_at + idle_s)
+
+    def is_good_for(self, route: Route, now: float, *, only_fresh: bool) -> bool:
+        """Whether a later request of the same client may have it, perhaps behind a reload."""
+        if self.is_closed or self.context is not route.upstream or self.route != route.name:
+            return False
+        plan = route.plan
+        if self.header != (plan.send_proxy, plan.send_proxy_tlvs):
+            return False
+        if not route.balancer.has(self.endpoint.mark):
+            return False
+        idle_s = now - self.idle_at
+        return idle_s < self.limit_s and not (only_fresh and idle_s >= FRESH_S)
+
+    def hand_over(self, conn: Connection) -> CodedSide:
+        """Its socket becomes the side of a relay, which counts it from now on."""
+        if self.slot != NO_SLOT:
+            self.plane.http.kept.discard(self)
+        self.is_closed = True
+        self.exchange = None
+        wire = self.wire
+        side = CodedSide(conn, wire.sock, wire.fd, True)
+        side.tls = wire.tls
+        side.outbox = wire.outbox
+        side.has_ended = wire.has_ended
+        return side
+
+    def keep(self, idle_s: float) -> None:
+        """Nobody needs it now: wait for the next request, ``idle_s`` at the most."""
+        kept = self.endpoint.mark.kept
+        self.exchange = None
+        if idle_s <= 0 or len(kept) >= MOST_KEPT or self.wire.outbox:
+            self.close()
+            return
+        self.is_kept = True
+        self.idle_at = now = self.plane.reactor.now
+        self.limit_s = idle_s
+        kept.append(self)
+        self.plane.http.kept.arm(self, now + idle_s)
+
+    def on_deadline(self, now: float) -> None:
+        """Its time in the wheel has come; it may have been used since."""
+        if self.exchange is not None or self.is_closed:
+            return
+        if now >= self.idle_at + self.limit_s:
+            self.close()
+        else:
+            self.plane.http.kept.arm(self, self.idle_at + self.limit_s)
+
+
+def take_kept(
+    endpoint: Endpoint, context: object, now: float, *, only_fresh: bool
+) -> Upstream | None:
+    """One that waits at this endpoint; None: dial. ``only_fresh``: see FRESH_S."""
+    kept = endpoint.mark.kept
+    while kept:
+        found = kept.pop()
+        idle_s = now - found.idle_at
+        if found.context is not context or idle_s >= found.limit_s:
+            found.close()
+            continue
+        if only_fresh and idle_s >= FRESH_S:
+            kept.append(found)
+            return None
+        return found
+    return None
