@@ -233,7 +233,7 @@ class DataPlane(Preparing):
             self.retire(list(self._listeners))
         for conn in list(self.open):
             if isinstance(conn.phase, HttpClient):
-                conn.phase.leave()
+                conn.phase.leave(at_once=deadline_s is not None)
         if deadline_s is not None:
             for conn in list(self.open):
                 conn.cut(now + deadline_s, End.DRAIN_DEADLINE)

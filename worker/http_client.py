@@ -320,15 +320,17 @@ class HttpClient:
 
     # -- what the plane asks ---------------------------------------------------------------
 
-    def leave(self) -> None:
-        """Take no more requests: end now where none is under way, else behind the answer."""
-        is_idle = self.exchange is None and not (self.inbox or self.wire.outbox)
-        if is_idle and not self.is_lingering:
-            self.close(End.DRAINED if self.plane.is_draining else self.why)
-        elif self.exchange is None and not self.inbox:
+    def leave(self, *, at_once: bool) -> None:
+        """Take one more request at the most. ``at_once``: none where the client waits between two;
+        else a request that is on its way already would be lost.
+        """
+        is_between = self.exchange is None and not self.inbox and self.requests > 0
+        if not (at_once and is_between):
+            self.is_last = True
+        elif self.wire.outbox or self.is_lingering:
             self.is_finishing = True  # once its last answer is out
         else:
-            self.is_last = True
+            self.close(End.DRAINED if self.plane.is_draining else self.why)
 
     def abandon(self, reason: End) -> None:
         """The connection has ended."""

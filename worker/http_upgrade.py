@@ -47,6 +47,7 @@ def _relay(exchange: Exchange, up: CodedSide, behind: bytes) -> None:
     conn.route, conn.endpoint = route, exchange.endpoint
     conn.routed_at, conn.connected_at = exchange.routed_at, exchange.connected_at
     conn.active_at = plane.reactor.now
+    conn.header_at = conn.tls_at = 0.0  # the line of its first request has them
     conn.has_told = False  # a relay has one again
     down = CodedSide.in_place_of(conn.down, wire.tls)
     down.outbox = wire.outbox

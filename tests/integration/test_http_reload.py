@@ -130,7 +130,22 @@ def test_a_removed_route_has_its_drain() -> None:
         plane.wait_ends({"route_removed": 1})
 
 
-def test_idle_ones_end_at_once_when_a_worker_leaves() -> None:
+def test_idle_ones_have_one_more_answer_when_a_worker_leaves_the_others() -> None:
+    """A request that is on its way is not lost; the answer says that it is the last."""
+    with serving() as plane:
+        target = plane.target()
+        idle, server = plane.pair(plane.http(target), target)
+        done = drain(plane)
+        idle.send(get())
+        server.message()
+        server.send(OK)
+        found = idle.message()
+        assert (found.body, found.fields["connection"]) == (b"ok", "close")
+        assert idle.is_ended()
+        wait_until(lambda: done == [(1, 0)], "it has drained")
+
+
+def test_idle_ones_end_at_once_on_a_full_stop() -> None:
     """And busy ones behind their answer, which says so where its head is still to come."""
     with serving() as plane:
         target = plane.target()
@@ -148,7 +163,7 @@ def test_idle_ones_end_at_once_when_a_worker_leaves() -> None:
         third = plane.accepted(target)
         third.head()
         assert third.exactly(3) == b"abc"
-        done = drain(plane)
+        done = drain(plane, 30.0)
         assert idle.is_ended()
         first.send(OK)
         found = waiting.message()
