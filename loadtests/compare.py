@@ -5,11 +5,11 @@
 One start of a proxy differs from the next by several percent (hash seed, place in memory). So each
 round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
 The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
-so that neither is always the earlier one; so do 10,000 domains and 10. With
-TLS proxyctl has its defaults: the certificate, the target, nothing else. The exit status is 1 when
-a floor is missed, everything on costs too much, or anything failed. Another proxy can stand beside
-them where there is no TLS: ``--proxy NAME='COMMAND {port} {target_port}'``. ``--work plain`` and
-``--work tls`` stand for all works without and with TLS.
+so that neither is always the earlier one; so do 10,000 domains, or routes, and 10. With TLS and
+with HTTP proxyctl has its defaults: the certificate, the target, nothing else. The exit status is 1
+when a floor is missed, everything on costs too much, or anything failed. Another proxy can stand
+beside them where there is neither: ``--proxy NAME='COMMAND {port} {target_port}'``.
+``--work plain``, ``--work tls`` and ``--work http`` stand for all works of that kind.
 """
 
 from __future__ import annotations
@@ -23,19 +23,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from loadtests import limit_cost, measure, tls_measure
+from loadtests import http_measure, limit_cost, measure, tls_measure
 from loadtests.figures import (
-    BY_NAME,
-    EVERYTHING,
-    FEW,
-    MANY,
-    OFF,
-    PLAIN,
-    TLS,
-    WORKS,
     Sample,
     Summary,
-    expand,
     failures,
     markdown_table,
     number,
@@ -44,6 +35,7 @@ from loadtests.figures import (
     summarize,
     text_table,
 )
+from loadtests.http_peers import ALL_ROUTES, ROUTES, HttpOrigin, start_origin
 from loadtests.machine import facts
 from loadtests.peers import (
     V2,
@@ -61,10 +53,12 @@ from loadtests.processes import (
     wait_listening,
 )
 from loadtests.tls_peers import NAMES, Origins, start_origins
+from loadtests.works import BY_NAME, EVERYTHING, FEW, HTTP, MANY, OFF, PLAIN, TLS, WORKS, expand
 
 RESULTS: Final = Path(__file__).parent / "results"
 BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF}"
 RULES: Final = frozenset({"connections", "messages"})  # where rules, limits and log are felt
+GROUPS: Final = f"{PLAIN}, {TLS}, {HTTP}"
 PAIRS: Final = ((EVERYTHING, OFF), (MANY, FEW))  # each started twice in a round, side by side
 NEEDED_DESCRIPTORS: Final = 2 * measure.IDLE + 500
 
@@ -91,7 +85,8 @@ class Field(Struct, kw_only=True):
     forwards: dict[str, dict[str, tuple[int, int]]]  # by proxy and work: (port, target port)
     fronts: dict[str, int]  # by proxy: where the HAProxy in front takes its clients
     origins: Origins | None  # behind the works with TLS
-    tls_ports: dict[str, int]  # by work, for whichever proxy does it
+    http_origin: HttpOrigin | None  # behind the works with HTTP
+    own_ports: dict[str, int]  # by work of either, for whichever proxy does it
 
 
 def does(name: str, template: str | None, work: str) -> bool:
@@ -99,8 +94,9 @@ def does(name: str, template: str | None, work: str) -> bool:
 
     With all rules off only the two works are measured in which they could be felt.
     """
-    if BY_NAME[work].group == TLS:
-        return template is None and (name in (FEW, MANY)) == (work == NAMES) and name != OFF
+    if BY_NAME[work].group in (TLS, HTTP):
+        is_pair = name in (FEW, MANY)
+        return template is None and is_pair == (work in (NAMES, ROUTES, ALL_ROUTES)) and name != OFF
     if name in (FEW, MANY):
         return False
     if name == OFF:
@@ -134,13 +130,17 @@ def starts(names: Sequence[str], number: int) -> list[str]:
 
 def start_field(space: Workspace, works: list[str], templates: dict[str, str | None]) -> Field:
     """Start the origins, and the HAProxy in front, which stay up; no proxy is started yet."""
+    groups = {BY_NAME[work].group for work in works}
     field = Field(
-        works=works, templates=templates, forwards={}, fronts={}, origins=None, tls_ports={}
+        works=works,
+        templates=templates,
+        forwards={},
+        fronts={},
+        origins=start_origins(space) if TLS in groups else None,
+        http_origin=start_origin(space) if HTTP in groups else None,
+        own_ports={work: space.port() for work in works if BY_NAME[work].group != PLAIN},
     )
-    if with_tls := [work for work in works if BY_NAME[work].group == TLS]:
-        field.origins = start_origins(space)
-        field.tls_ports = {work: space.port() for work in with_tls}
-    if len(with_tls) == len(works):
+    if PLAIN not in groups:
         return field
     port, v2_port, bulk_port = space.port(), space.port(), space.port()
     start_nginx(space, "origin", origin_config(space.directory, port, v2_port), port)
@@ -178,24 +178,34 @@ def run_round(
     space: Workspace, field: Field, options: measure.Options, number: int
 ) -> list[Sample]:
     """Give each work to each proxy, in starts of their own."""
-    samples = []
+    samples: list[Sample] = []
     for work in field.works:
         known = dict(field.templates)
         if EVERYTHING in known:  # the same program, with other configs
             known |= {MANY: None, FEW: None}
         names = [name for name, template in known.items() if does(name, template, work)]
         for name in starts(names, number):
-            sample = _measure(space, field, options, work, name, number)
+            sample = _measure(space, field, options, work, name, number, samples)
             samples.append(sample)
             _say(sample)
     return samples
 
 
 def _measure(
-    space: Workspace, field: Field, options: measure.Options, work: str, name: str, number: int
+    space: Workspace,
+    field: Field,
+    options: measure.Options,
+    work: str,
+    name: str,
+    number: int,
+    earlier: list[Sample],
 ) -> Sample:
-    if field.origins is not None and work in field.tls_ports:
-        port = field.tls_ports[work]
+    group = BY_NAME[work].group
+    if field.http_origin is not None and group == HTTP:
+        port, origin = field.own_ports[work], field.http_origin
+        return http_measure.measure(space, name, work, port, origin, options, number, earlier)
+    if field.origins is not None and group == TLS:
+        port = field.own_ports[work]
         if work == "tls_memory":
             return tls_measure.memory(space, name, port, field.origins, options, number)
         return tls_measure.measure(space, name, work, port, field.origins, options, number)
@@ -260,7 +270,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=int, default=4, help="of load a work, proxy and round (4)"
     )
-    parser.add_argument("--work", default=names, help=f"which of {names}, {PLAIN}, {TLS}")
+    parser.add_argument("--work", default=names, help=f"which of {names}, {GROUPS}")
     parser.add_argument("--proxies", default=BUILT_IN, help=f"which of {BUILT_IN}")
     parser.add_argument(
         "--proxy",
@@ -274,7 +284,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     options.work = expand(options.work.split(","))
     if unknown := set(options.work) - set(BY_NAME):
-        parser.error(f"unknown work: {', '.join(sorted(unknown))} (one of {names}, {PLAIN}, {TLS})")
+        parser.error(f"unknown work: {', '.join(sorted(unknown))} (one of {names}, {GROUPS})")
+    if http_measure.P99 in options.work and http_measure.KNEE not in options.work:
+        parser.error(f"{http_measure.P99} needs {http_measure.KNEE}, whose rates it goes by")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
     options.templates = {name: None for name in options.proxies.split(",") if name}

@@ -8,147 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-PEERS: Final = ("haproxy", "nginx")
-EVERYTHING: Final = "proxyctl"  # with every rule, limit and log on: this one is compared
-OFF: Final = "proxyctl-off"  # the same with all of them off
-OVERHEAD: Final = 0.08  # that they may cost together
-MANY: Final = "proxyctl-10000"  # domains on one port
-FEW: Final = "proxyctl-10"
-PLAIN, TLS = "plain", "tls"  # groups of works
-
-
-class Work(Struct, frozen=True, kw_only=True):
-    """One kind of work. ``floor`` is the ratio to the better peer that must be reached.
-
-    Where ``lower_is_better``, the ratio must be at most the floor. ``against``: who it is compared
-    with, the better of them.
-    """
-
-    name: str
-    title: str
-    unit: str
-    cpu_unit: str  # of CPU time per operation; empty: not measured
-    floor: float
-    lower_is_better: bool = False
-    group: str = PLAIN
-    against: tuple[str, ...] = PEERS
-
-
-WORKS: Final = (
-    Work(
-        name="connections",
-        title="new connections",
-        unit="connections/s",
-        cpu_unit="µs/connection",
-        floor=0.80,
-    ),
-    Work(
-        name="messages",
-        title="small messages, 64 kept connections",
-        unit="messages/s",
-        cpu_unit="µs/message",
-        floor=0.85,
-    ),
-    Work(
-        name="bulk",
-        title="bulk, 4 connections",
-        unit="Gbit/s",
-        cpu_unit="µs/MiB",
-        floor=1.0,
-    ),
-    Work(
-        name="proxy_v2",
-        title="new connections, PROXY v2 in and out",
-        unit="connections/s",
-        cpu_unit="µs/connection",
-        floor=0.80,
-    ),
-    Work(
-        name="memory",
-        title="memory per idle connection",
-        unit="bytes",
-        cpu_unit="",
-        floor=0.70,
-        lower_is_better=True,
-    ),
-    Work(
-        name="tls_handshakes",
-        title="new TLS 1.3 handshakes, P-256",
-        unit="handshakes/s",
-        cpu_unit="µs/handshake",
-        floor=0.90,
-        group=TLS,
-    ),
-    Work(
-        name="tls_resumed",
-        title="resumed TLS 1.3 handshakes",
-        unit="handshakes/s",
-        cpu_unit="µs/handshake",
-        floor=0.85,
-        group=TLS,
-    ),
-    Work(
-        name="tls_messages",
-        title="small messages over TLS, 64 kept connections",
-        unit="messages/s",
-        cpu_unit="µs/message",
-        floor=0.85,
-        group=TLS,
-    ),
-    Work(
-        name="tls_bulk",
-        title="bodies of 1 MiB over TLS, 16 connections",
-        unit="Gbit/s",
-        cpu_unit="µs/MiB",
-        floor=1.0,
-        group=TLS,
-    ),
-    Work(
-        name="tls_reencrypt",
-        title="the same, encrypted again to a verified target",
-        unit="Gbit/s",
-        cpu_unit="µs/MiB",
-        floor=0.85,
-        group=TLS,
-    ),
-    Work(
-        name="sni_connections",
-        title="new connections passed through by SNI",
-        unit="connections/s",
-        cpu_unit="µs/connection",
-        floor=0.75,
-        group=TLS,
-    ),
-    Work(
-        name="tls_memory",
-        title="memory per idle TLS connection",
-        unit="bytes",
-        cpu_unit="",
-        floor=1.1,
-        lower_is_better=True,
-        group=TLS,
-    ),
-    Work(
-        name="names_10000",
-        title="new connections, 10,000 domains against 10",
-        unit="connections/s",
-        cpu_unit="µs/connection",
-        floor=0.95,
-        group=TLS,
-        against=(FEW,),
-    ),
-)
-
-BY_NAME: Final = {work.name: work for work in WORKS}
-
-
-def expand(names: Sequence[str]) -> list[str]:
-    """Names of works, with those of a group in place of its name; each once, in this order."""
-    found: list[str] = []
-    for name in names:
-        group = [work.name for work in WORKS if work.group == name]
-        found += group or [name]
-    return list(dict.fromkeys(found))
+from loadtests.works import BY_NAME, EVERYTHING, OFF, OVERHEAD, Work
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -242,8 +102,8 @@ def _summary(
 
 
 def reaches(work: Work, ratio: float | None) -> bool:
-    """Whether a ratio reaches the floor of its work. Without a peer there is nothing to miss."""
-    if ratio is None:
+    """Whether a ratio reaches the floor of its work, where there is a peer and a floor."""
+    if ratio is None or work.floor is None:
         return True
     return ratio <= work.floor if work.lower_is_better else ratio >= work.floor
 
@@ -255,7 +115,8 @@ def failures(summaries: Sequence[Summary]) -> list[str]:
         work = BY_NAME[row.work]
         if row.errors:
             found.append(f"{row.work}: {row.proxy} had {row.errors} errors")
-        if row.proxy not in work.against and not reaches(work, row.ratio):
+        is_held = row.proxy not in work.against and work.floor is not None
+        if is_held and not reaches(work, row.ratio):
             bound = "at most" if work.lower_is_better else "at least"
             found.append(
                 f"{row.work}: {row.proxy} has {row.ratio:.3f}, must be {bound} {work.floor:.2f}"
@@ -304,7 +165,8 @@ def _cells(row: Summary) -> list[str]:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     floor, verdict = "", ""
     if row.passed is not None:
-        floor = f"{'≤' if work.lower_is_better else '≥'} {work.floor:.2f}"
+        if work.floor is not None:
+            floor = f"{'≤' if work.lower_is_better else '≥'} {work.floor:.2f}"
         if row.round_ratios:
             ratio += f" ({min(row.round_ratios):.2f} .. {max(row.round_ratios):.2f})"
         verdict = "PASS" if row.passed else "FAIL"

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -45,6 +45,34 @@ WARM_UP_S: Final = 1  # the least that wrk and iperf3 can do
 SETTLE_S: Final = 0.5  # for the last accept and the last timer before memory is read
 
 _Found = TypeVar("_Found", WrkRun, IperfRun, HandshakeRun)
+
+
+class Idle(Protocol):
+    """Connections that are held open. ``ended``: how many were lost."""
+
+    ended: int
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether they speak TLS."""
+        ...
+
+    @property
+    def established(self) -> int:
+        """How many were open and not lost since."""
+        ...
+
+    def open(self, port: int, count: int) -> None:
+        """Open ``count`` more; LoadTestError when that fails."""
+        ...
+
+    def turn(self, timeout_s: float) -> None:
+        """Handle the events of at most ``timeout_s``."""
+        ...
+
+    def drop(self) -> None:
+        """Close all of them."""
+        ...
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -86,10 +114,24 @@ def wrk(
     body_bytes: int = 0,
 ) -> Sample:
     """One load of wrk: answers per second, or Gbit/s of bodies of ``body_bytes``, then per MiB."""
+    return wrk_runs(subject, work, command, options, number, [], body_bytes)
+
+
+def wrk_runs(
+    subject: Subject,
+    work: str,
+    command: list[str],
+    options: Options,
+    number: int,
+    texts: list[str],
+    body_bytes: int = 0,
+) -> Sample:
+    """The same; what wrk prints is added to ``texts``."""
 
     def run(seconds: int) -> WrkRun:
         done = _run([*command, f"-d{seconds}s"], seconds)
-        return parse_wrk(done.stdout + done.stderr)
+        texts.append(done.stdout + done.stderr)
+        return parse_wrk(texts[-1])
 
     runs, used, note = with_cpu(subject, run, options.seconds)
     if not runs:
@@ -180,7 +222,7 @@ def idle_memory(
     work: str,
     name: str,
     start: AbstractContextManager[Subject],
-    idle: IdleConnections,
+    idle: Idle,
     options: Options,
     number: int,
 ) -> Sample:
@@ -216,7 +258,7 @@ def idle_memory(
     )
 
 
-def _let_pass(idle: IdleConnections, seconds: float) -> None:
+def _let_pass(idle: Idle, seconds: float) -> None:
     """Go on handling events for a while."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:

@@ -11,7 +11,6 @@ from typing import Final
 import yaml
 from msgspec import Struct
 
-from loadtests.figures import EVERYTHING, OFF
 from loadtests.processes import (
     LoadTestError,
     Started,
@@ -21,6 +20,7 @@ from loadtests.processes import (
     wait_line,
     wait_listening,
 )
+from loadtests.works import EVERYTHING, OFF
 
 STREAM_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # Debian's place
 MAX_CONNECTIONS: Final = 6000  # two descriptors each must fit below RLIMIT_NOFILE

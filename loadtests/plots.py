@@ -9,7 +9,8 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from loadtests.figures import WORKS, Summary, Work
+from loadtests.figures import Summary
+from loadtests.works import WORKS, Work
 
 mpl.use("Agg")
 
@@ -53,6 +54,8 @@ def plot_comparison(summaries: Sequence[Summary], machine: dict[str, str], path:
 
 def floor_value(work: Work, rows: Sequence[Summary]) -> float | None:
     """The floor in the unit of the work: its ratio times the better peer's median."""
+    if work.floor is None:
+        return None
     found = [row.median / row.ratio for row in rows if row.ratio]
     return found[0] * work.floor if found else None
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from loadtests.figures import EVERYTHING, FEW, MANY
 from loadtests.peers import (
     MAX_CONNECTIONS,
     STREAM_MODULE,
@@ -28,6 +27,7 @@ from loadtests.peers import (
 )
 from loadtests.processes import LoadTestError, Started, Workspace, wait_listening
 from loadtests.tool_output import MIB
+from loadtests.works import EVERYTHING, FEW, MANY
 from tests.helpers.certificates import Authority
 
 SNI: Final = "sni_connections"

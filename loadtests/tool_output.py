@@ -15,6 +15,8 @@ _SOCKET_ERRORS = re.compile(
     r"^\s*Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", re.MULTILINE
 )
 _BAD_STATUS = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
+_P99 = re.compile(r"^\s*99%\s+([\d.]+)(us|ms|s|m|h)\s*$", re.MULTILINE)
+_IN_MS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
 _S_TIME = re.compile(r"^(\d+) connections in \d+ real seconds", re.MULTILINE)
 _S_TIME_EACH = re.compile(r"^([rt*]+)$", re.MULTILINE)  # r: its session was resumed
@@ -66,6 +68,14 @@ def parse_wrk(text: str) -> WrkRun:
     if (status := _BAD_STATUS.search(text)) is not None:
         errors += int(status[1])
     return WrkRun(int(total[1]), float(rate[1]), errors)
+
+
+def parse_wrk_p99(text: str) -> float:
+    """The 99th percentile of ``wrk --latency``, in ms. ToolError when it is missing."""
+    found = _P99.search(text)
+    if found is None:
+        raise ToolError(f"no percentiles in the output of wrk: {text.strip()[-300:]!r}")
+    return float(found[1]) * _IN_MS[found[2]]
 
 
 def parse_s_time(text: str, resumed: bool) -> int:

@@ -29,11 +29,15 @@ need libc6-dev /usr/include/stdio.h
 headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null) &&
     need python3-dev "$headers/Python.h"
 
-[ -n "$packages" ] || exit 0
+# A package of Debian alone: asked for apart, so that its lack elsewhere stops none of the others.
+browser=chromium-headless-shell
+! command -v $browser >/dev/null || browser=""
+
+[ -n "$packages$browser" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "Not installed, so the tests that need them are skipped:$packages" >&2
-    echo "As root: apt install$packages" >&2
+    echo "Not installed, so the tests that need them are skipped:$packages $browser" >&2
+    echo "As root: apt install$packages $browser" >&2
     exit 0
 fi
 
@@ -53,11 +57,16 @@ trap 'exit 130' INT TERM
 printf '#!/bin/sh\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-echo "Installing:$packages"
+install() { # install PACKAGE...
+    if ! apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null; then
+        echo "Could not install: $*; the tests that need them are skipped" >&2
+    fi
+}
+
+echo "Installing:$packages $browser"
 export DEBIAN_FRONTEND=noninteractive
 # The lists of a fresh image are empty, those of an old one name files that are gone.
+apt-get update -qq </dev/null >/dev/null || true # what is missing then says so itself
 # shellcheck disable=SC2086 # the list is meant to be split
-if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } \
-    </dev/null >/dev/null; then
-    echo "Could not install:$packages; the tests that need them are skipped" >&2
-fi
+[ -z "$packages" ] || install $packages
+[ -z "$browser" ] || install $browser

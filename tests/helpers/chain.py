@@ -148,15 +148,15 @@ class Topology:
 
     def haproxy(self, name: str, text: str) -> Haproxy:
         """Start a HAProxy."""
-        return self._add(Haproxy(name, self._new_directory(name), text))
+        return self.add(Haproxy(name, self._new_directory(name), text))
 
     def nginx(self, name: str, *, http: str = "", stream: str = "") -> Nginx:
         """Start an nginx."""
-        return self._add(Nginx(name, self._new_directory(name), http=http, stream=stream))
+        return self.add(Nginx(name, self._new_directory(name), http=http, stream=stream))
 
     def redis(self, name: str, port: int) -> Redis:
         """Start a Redis."""
-        return self._add(Redis(name, self._new_directory(name), port))
+        return self.add(Redis(name, self._new_directory(name), port))
 
     def target(self, target: T) -> T:
         """Close ``target`` with the rest."""
@@ -202,7 +202,8 @@ class Topology:
         """End everything."""
         self._stack.close()
 
-    def _add(self, daemon: D) -> D:
+    def add(self, daemon: D) -> D:
+        """End ``daemon`` with the rest."""
         self._stack.callback(daemon.end)
         self.daemons.append(daemon)
         return daemon

@@ -60,8 +60,8 @@ stream {{
 class Daemon:
     """One process in the foreground. Its output is in a file, so that a full pipe blocks nobody."""
 
-    def __init__(self, name: str, directory: Path, command: list[str], ready: Path) -> None:
-        """``ready``: the Unix socket that it listens on once everything else is bound."""
+    def __init__(self, name: str, directory: Path, command: list[str], ready: Path | int) -> None:
+        """``ready``: the Unix socket, or port, that it takes once everything else is bound."""
         self.name = name
         self._output = directory / "output"
         with self._output.open("wb") as output:
@@ -108,10 +108,11 @@ class Daemon:
         return self._process.poll() is not None
 
 
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
+def _accepts(place: Path | int) -> bool:
+    is_port = isinstance(place, int)
+    with socket.socket(socket.AF_INET if is_port else socket.AF_UNIX) as client:
         try:
-            client.connect(str(path))
+            client.connect(("127.0.0.1", place) if is_port else str(place))
         except OSError:
             return False
         return True

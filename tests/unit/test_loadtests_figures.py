@@ -6,21 +6,10 @@ import pytest
 
 from loadtests.compare import does, main, rotated, starts
 from loadtests.figures import (
-    BY_NAME,
-    EVERYTHING,
-    FEW,
-    MANY,
-    OFF,
-    OVERHEAD,
-    PLAIN,
-    TLS,
-    WORKS,
     Sample,
     Summary,
-    Work,
     better_peer,
     by_round,
-    expand,
     failures,
     markdown_table,
     overhead,
@@ -28,6 +17,20 @@ from loadtests.figures import (
     round_overheads,
     summarize,
     text_table,
+)
+from loadtests.works import (
+    BY_NAME,
+    EVERYTHING,
+    FEW,
+    HTTP,
+    MANY,
+    OFF,
+    OVERHEAD,
+    PLAIN,
+    TLS,
+    WORKS,
+    Work,
+    expand,
 )
 
 
@@ -129,10 +132,13 @@ def test_memory_compares_with_the_smaller_peer() -> None:
     assert row.passed is False
 
 
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize(
+    "work", [work for work in WORKS if work.floor is not None], ids=lambda work: work.name
+)
 def test_floor_itself_is_enough_and_no_less(work: Work) -> None:
     """Exactly the floor passes; the smallest step to the worse side does not."""
     worse = 0.001 if work.lower_is_better else -0.001
+    assert work.floor is not None
     assert reaches(work, work.floor)
     assert not reaches(work, work.floor + worse)
     assert reaches(work, work.floor - worse)
@@ -154,8 +160,28 @@ def test_floors_are_those_that_were_promised() -> None:
         "sni_connections": 0.75,
         "tls_memory": 1.1,
         "names_10000": 0.95,
+        "http_kept": 0.65,
+        "http_logged": 0.65,
+        "http_connections": 0.55,
+        "http_64k": None,
+        "http_1m": 0.90,
+        "https_kept": 0.70,
+        "https_connections": 0.85,
+        "https_64k": None,
+        "https_1m": 0.95,
+        "http_p99": None,
+        "http_memory": None,
+        "https_memory": None,
+        "http_routes_10000": 0.95,
+        "http_routes_all": None,
     }
-    assert [work.name for work in WORKS if work.lower_is_better] == ["memory", "tls_memory"]
+    assert [work.name for work in WORKS if work.lower_is_better] == [
+        "memory",
+        "tls_memory",
+        "http_p99",
+        "http_memory",
+        "https_memory",
+    ]
 
 
 def test_one_error_fails_a_fast_run() -> None:
@@ -240,18 +266,26 @@ def test_who_does_what_with_tls() -> None:
     doing = ["haproxy", "nginx", EVERYTHING, OFF, MANY, FEW]
     for work in WORKS:
         found = [name for name in doing if does(name, None, work.name)]
-        if work.name == "names_10000":
+        if work.name in ("names_10000", "http_routes_10000", "http_routes_all"):
             assert found == [MANY, FEW]
-        elif work.group == TLS:
+        elif work.group in (TLS, HTTP):
             assert found == ["haproxy", "nginx", EVERYTHING]
             assert not does("mine", "run {port} {target_port}", work.name)
         else:
             assert MANY not in found
 
 
+def test_no_floor_is_never_missed() -> None:
+    """A work without one passes with any ratio, but not with an error."""
+    rows = summarize(BY_NAME["http_p99"], samples("http_p99", {"nginx": [1.0], EVERYTHING: [9.0]}))
+    assert summary_of(rows, EVERYTHING).ratio == 9.0
+    assert summary_of(rows, EVERYTHING).passed
+    assert failures(rows) == []
+
+
 def test_groups_stand_for_their_works() -> None:
     """Together they are all works; a work that is named twice is done once."""
-    assert expand([PLAIN, TLS]) == [work.name for work in WORKS]
+    assert expand([PLAIN, TLS, HTTP]) == [work.name for work in WORKS]
     assert expand(["bulk", PLAIN]) == ["bulk", "connections", "messages", "proxy_v2", "memory"]
     assert expand(["speed"]) == ["speed"]
 
