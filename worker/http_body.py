@@ -98,4 +98,4 @@ def _sent(exchange: Exchange, up: Upstream, *, is_all: bool) -> None:
         exchange.sent_at = exchange.plane.reactor.now
         exchange.arm()
     if up.wire.is_lost:
-        exchange.target_lost(LOST)
+        exchange.cannot_write(up)

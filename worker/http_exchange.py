@@ -230,14 +230,21 @@ class Exchange:
             if self.is_over or self.up is not up:
                 return
         if wire.is_lost:
-            self.target_lost(LOST)
+            self.cannot_write(up)
             return
         self.arm()
+
+    def cannot_write(self, up: Upstream) -> None:
+        """The target takes no more; what it has said before that may be an answer."""
+        up.is_readable = up.has_end = True
+        take_answer(self, up)
+        if self.up is up and not up.is_readable:
+            self.target_lost(LOST)
 
     def take_body(self) -> bool:
         """Pass some of the body on; False: nothing to be done now."""
         up = self.up
-        if self.is_sent or self.is_over or up is None or up.wire.outbox:
+        if self.is_sent or self.is_over or up is None or up.wire.outbox or up.wire.is_lost:
             return False
         return take_body(self, up)
 
@@ -252,7 +259,7 @@ class Exchange:
         if wire.outbox:
             wire.flush()
             if wire.is_lost:
-                self.target_lost(LOST)
+                self.cannot_write(up)
                 return
             if not wire.outbox:
                 self.client.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -240,6 +241,29 @@ def test_each_event_arrives_at_once(framing: str) -> None:
         else:
             server.close()
         assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
+
+
+def test_an_early_answer_of_a_target_that_resets() -> None:
+    """What it said before it closed with bytes unread is an answer all the same."""
+    with serving() as plane:
+        target = plane.target()
+        client = plane.client(plane.http(target))
+        client.send(get("/", "Content-Length: 50000000", method="POST"))
+        server = plane.accepted(target)
+        server.head()
+        client.send(bytes(100_000))
+        wait_until(lambda: select.select([server.sock], [], [], 0)[0], "some of the body is there")
+        server.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge")
+        server.close()  # with bytes unread: an RST
+
+        def go_on() -> None:
+            with suppress(ConnectionError):
+                client.sock.sendall(bytes(400_000))
+
+        with in_thread(go_on):
+            found = client.message()
+        assert (found.status, found.body) == (413, b"large")
+        plane.wait_codes({"4xx": 1})
 
 
 def test_an_early_answer_to_an_unfinished_upload() -> None:
