@@ -112,7 +112,8 @@ class Target:
 
 
 def _key(plan: TargetPlan, host: str) -> str:
-    return f"{host}{plan.path}:{plan.port}"
+    # With the name: what is kept of TLS to it was verified for that.
+    return f"{plan.host}={host}{plan.path}:{plan.port}"
 
 
 def schedule(weights: Sequence[int]) -> list[int]:

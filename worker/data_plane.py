@@ -65,6 +65,7 @@ class DataPlane(Preparing):
         self.open: set[Connection] = set()
         self.is_paused = False  # accept waits for a free descriptor
         self.is_draining = False
+        self.has_drain_deadline = False
         self._id_prefix = f"{slot}-{incarnation}-"
         self.number: int = 0  # of the last connection
         self.cells = counts if counts is not None else memoryview(bytearray(24)).cast("Q")
@@ -140,10 +141,11 @@ class DataPlane(Preparing):
     def _remove(self, removed: set[str]) -> None:
         now = self.reactor.look_at_clock()
         for conn in list(self.open):
-            if conn.route is not None and conn.route.name in removed:
+            phase = conn.phase
+            if isinstance(phase, HttpClient):
+                phase.removed(removed, now)
+            elif conn.route is not None and conn.route.name in removed:
                 conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
-                if isinstance(conn.phase, HttpClient):
-                    conn.phase.is_last = True  # the next answer is
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -227,6 +229,7 @@ class DataPlane(Preparing):
                     sock.poll(False)
                     sock.accept_all()
         self.is_draining = True
+        self.has_drain_deadline = deadline_s is not None
         self._poll_assigned()
         self._departure = Departure(self.open, on_done)
         if close_listeners:

@@ -11,8 +11,7 @@ from shared.http.fields import find_head
 from shared.http.head import CHUNKED, UNTIL_CLOSE, Response
 from shared.http.response import check_unfinished, parse_response
 from worker.http_upgrade import switch
-from worker.http_wire import ENDED, LOST, MOST_READ
-from worker.socket_options import reset_on_close
+from worker.http_wire import ENDED, LOST, MOST_READ, NOTHING
 
 if TYPE_CHECKING:
     from worker.http_exchange import Exchange
@@ -191,9 +190,13 @@ def _chunks(
     exchange: Exchange, up: Upstream, reader: ChunkReader, data: bytes | memoryview
 ) -> None:
     before, exchange.before = exchange.before, b""
+    http = exchange.http
+    assert http is not None
     try:
         parts = reader.feed(data)
     except HttpError as error:
+        if before:  # nothing of it has been sent
+            exchange.has_answered = exchange.frames_chunks = False
         bad(exchange, str(error))
         return
     size = sum(map(len, parts))
@@ -204,7 +207,7 @@ def _chunks(
         else:
             out += parts
     if reader.is_done and exchange.frames_chunks:
-        out.append(encode_end(reader.trailers))
+        out.append(encode_end(http.answers.trailers(reader.trailers)))
     is_clean = reader.used == len(data)
     if out:
         _to_client(exchange, b"".join(out), size)
@@ -234,6 +237,8 @@ def complete(exchange: Exchange, up: Upstream, *, is_clean: bool) -> None:
     up.inbox = b""
     if not (answer.keep_alive and is_clean and exchange.is_sent) or up.has_end:
         up.close()
+    elif up.is_readable and up.wire.receive() != NOTHING:
+        up.close()  # it says more than it should: the next client must not get that
     else:
         idle_s = http.plan.upstream_idle
         said = answer.keep_alive_s
@@ -266,6 +271,6 @@ def bad(exchange: Exchange, why: str) -> None:
     up, exchange.up = exchange.up, None
     if up is not None:
         up.close()
-    if exchange.has_answered and not (exchange.frames_chunks or exchange.answer_left > 0):
-        reset_on_close(exchange.client.wire.sock)
+    if exchange.has_answered and not exchange.is_framed:
+        exchange.client.reset()
     exchange.fail(502, End.BAD_ANSWER, BAD_ANSWER + why, is_last=not exchange.is_sent)

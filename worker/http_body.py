@@ -79,7 +79,10 @@ def _chunks(
     if size:
         out = [encode_chunk(size), *parts, b"\r\n"]
     if reader.is_done:
-        out.append(encode_end(reader.trailers))
+        trailers = reader.trailers
+        if exchange.http is not None:
+            trailers = exchange.http.writer.trailers(trailers)
+        out.append(encode_end(trailers))
     if out:
         up.wire.send(b"".join(out))
     _sent(exchange, up, is_all=reader.is_done)

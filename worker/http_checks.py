@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shared.ends import End
+from shared.http.forwarding import Forwarders, told_by
+from shared.networks import split_ip
+from worker.gate import ENDS
 
 if TYPE_CHECKING:
+    from shared.matching import Found
     from worker.generation import Route
     from worker.http_client import HttpClient
     from worker.http_exchange import Exchange
@@ -19,6 +23,71 @@ def has_policy_of(client: HttpClient, route: Route) -> bool:
     if own is None or wanted is None:
         return own is wanted
     return own.policy == wanted.policy and own.min_version == wanted.min_version
+
+
+STATUS_OF: Final = {End.BLOCKED: 403, End.LIMIT: 503, End.RATE: 429}
+
+
+def find_route(exchange: Exchange) -> Found[Route] | None:
+    """Who takes this request, by the client's address behind trusted forwarders (section 5).
+
+    Whom a route trusts is known once it is found: so each list of forwarders that trusts this
+    connection is tried, and what is found counts where it has that list.
+    """
+    client, request = exchange.client, exchange.request
+    facts = client.conn.tls
+    is_tls, hello = facts is not None, None if facts is None else facts.hello
+    matcher = client.conn.listener.matcher
+    if not exchange.plane.http.forwarders:
+        return matcher.with_request(client.network, is_tls, hello, request)
+    origin = client.origin
+    for forwarders in exchange.plane.http.forwarders:
+        if origin.is_in(forwarders):
+            ip = told_by(origin, request, forwarders).client_ip
+            network = split_ip(ip) if ip else None
+            found = matcher.with_request(network, is_tls, hello, request)
+            if found is not None and _trusts(found.value, forwarders):
+                return found
+    found = matcher.with_request(client.network, is_tls, hello, request)
+    if found is not None and found.value.http is not None:
+        forwarders = found.value.http.forwarders
+        if not forwarders.is_empty and origin.is_in(forwarders):
+            return None  # it would be for the forwarder's address, not for its client's
+    return found
+
+
+def _trusts(route: Route, forwarders: Forwarders) -> bool:
+    return route.http is not None and route.http.forwarders is forwarders
+
+
+class Refusal(NamedTuple):
+    """What the rules of a route say to a request."""
+
+    status: int
+    end: End
+    why: str
+
+
+def admit(client: HttpClient, route: Route, ip: str) -> Refusal | None:
+    """Ask the route's rules; the connection counts under the route of its first request.
+
+    ``ip``: the client's, behind trusted forwarders.
+    """
+    conn, now = client.conn, client.plane.reactor.now
+    gate, is_first = route.gate, conn.route is None
+    if is_first:
+        conn.route, conn.routed_at = route, now
+        route.counts.total += 1
+        route.counts.active += 1
+        if route.name in route.removed:
+            conn.cut(now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+    if gate is None:
+        return None
+    found = gate.admit(conn, now, ip) if is_first else gate.judge(ip)
+    if not found:
+        return None
+    end = ENDS[found]
+    return Refusal(STATUS_OF[end], end, gate.why(found, ip))
 
 
 def check(exchange: Exchange, http: HttpRoute, route: Route) -> None:

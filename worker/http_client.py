@@ -6,19 +6,21 @@ client sends ahead waits in the socket while a request is under way: so much for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Set
+from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from shared.errors import HttpError
 from shared.http.fields import find_head
 from shared.http.forwarding import Origin
 from shared.http.request import check_unfinished, parse_request
-from worker.gate import ENDS
+from worker.deadlines import NEVER
 from worker.http_exchange import Exchange
 from worker.http_wire import ENDED, LOST, MOST_READ, NOTHING, Wire
 from worker.reactor import ENDED as ANY_END
 from worker.reactor import ERROR, FIN, IN, OUT
 from worker.relay import SIZE
+from worker.socket_options import reset_on_close
 
 if TYPE_CHECKING:
     from worker.connection import Connection
@@ -26,18 +28,9 @@ if TYPE_CHECKING:
     from worker.generation import Route
     from worker.http_pool import Upstream
 
-STATUS_OF: Final = {End.BLOCKED: 403, End.LIMIT: 503, End.RATE: 429}
 STEPS_A_TURN: Final = 16  # then the other connections of the batch come first
 LINGER_S: Final = 2.0  # for a client to read our last answer before an RST would destroy it
 SCAN_BACK: Final = 3  # bytes of an end of a head that may have come already
-
-
-class Refusal(NamedTuple):
-    """What the rules of a route say to a request."""
-
-    status: int
-    end: End
-    why: str
 
 
 class HttpClient:
@@ -50,9 +43,9 @@ class HttpClient:
 
     __slots__ = (
         "_is_running", "_is_scanned", "_scanned", "conn", "destination", "detail", "exchange",
-        "first_head", "has_dialled", "has_end", "head_at", "idle_at", "inbox", "is_finishing",
+        "has_dialled", "has_end", "head", "head_at", "idle_at", "inbox", "is_finishing",
         "is_last", "is_lingering", "is_readable", "limits", "must_linger", "network", "origin",
-        "own", "plane", "policy", "requests", "until", "why", "wire",
+        "own", "plane", "policy", "requests", "route", "until", "why", "wire",
     )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
@@ -82,9 +75,10 @@ class HttpClient:
         self.must_linger = False
         self.why = End.CLIENT_CLOSED
         self.detail = ""
-        self.first_head = b""
+        self.head = b""
         self.limits = plane.http.limits
         self.network = conn.network_address
+        self.route: Route | None = None  # of the latest request
         self.own: Upstream | None = None  # to whom a PROXY header names this client
         self.destination = conn.destination
         client, port = conn.client, self.destination[1]
@@ -187,6 +181,7 @@ class HttpClient:
             self.gone(End.TLS_FAILED if wire.why else End.CLIENT_RESET, wire.why)
         elif count == ENDED:
             self._ended()
+            return True
         return False
 
     def _ended(self) -> None:
@@ -226,8 +221,7 @@ class HttpClient:
             self.refuse(error, End.BAD_REQUEST)
             return True
         self.requests += 1
-        if self.requests == 1:
-            self.first_head = inbox[:end]
+        self.head = inbox[:end] if self.conn.route is None else b""  # one may be for a relay
         self.exchange = exchange = Exchange(self, request, end)
         exchange.begin()
         return True
@@ -236,6 +230,8 @@ class HttpClient:
 
     def refuse(self, error: HttpError, end: End) -> None:
         """Answer a request that is none, and end."""
+        self.inbox = b""  # nothing behind it can be read
+        self.must_linger = True
         exchange = Exchange.refused(self)
         self.exchange = exchange
         exchange.fail(error.status, end, str(error), is_last=True)
@@ -245,8 +241,10 @@ class HttpClient:
         self.exchange = None
         now = self.plane.reactor.now
         self.idle_at = self.head_at = self.conn.active_at = now
-        if self.plane.is_draining:
+        if self.plane.has_drain_deadline:
             self.is_finishing = True
+        elif self.plane.is_draining:
+            self.is_last = True  # where this one promised another, a request may be on its way
         self.arm()
         self.run()
 
@@ -296,29 +294,28 @@ class HttpClient:
 
     # -- routes ----------------------------------------------------------------------------
 
-    def admit(self, route: Route, ip: str) -> Refusal | None:
-        """Ask the route's rules; the connection counts under the route of its first request.
-
-        ``ip``: the client's, behind trusted forwarders.
-        """
+    def takes(self, route: Route) -> None:
+        """This route has the request that begins."""
+        self.route = route
         conn = self.conn
-        gate, is_first = route.gate, conn.route is None
-        if is_first:
-            conn.route, conn.routed_at = route, self.plane.reactor.now
-            route.counts.total += 1
-            route.counts.active += 1
-            if route.name in route.removed:
-                conn.cut(conn.routed_at + route.plan.timeouts.drain, End.ROUTE_REMOVED)
-        if gate is None:
-            return None
-        now = self.plane.reactor.now
-        found = gate.admit(conn, now, ip) if is_first else gate.judge(ip)
-        if not found:
-            return None
-        end = ENDS[found]
-        return Refusal(STATUS_OF[end], end, gate.why(found, ip))
+        if route.name in route.removed:
+            self.is_last = True
+        elif conn.cut_reason is End.ROUTE_REMOVED:
+            conn.cut_at = NEVER  # that was of another one
 
     # -- what the plane asks ---------------------------------------------------------------
+
+    def removed(self, names: Set[str], now: float) -> None:
+        """These routes are served no more: with one of them the next answer is the last."""
+        route = self.route
+        if route is not None and route.name in names:
+            self.is_last = True
+            self.conn.cut(now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+
+    def reset(self) -> None:
+        """End by an RST: a proper end would look like the end of the answer."""
+        reset_on_close(self.wire.sock)
+        self.wire.is_lost = True
 
     def leave(self, *, at_once: bool) -> None:
         """Take one more request at the most. ``at_once``: none where the client waits between two;
@@ -355,9 +352,9 @@ class HttpClient:
     def _deadline(self) -> float:
         conn, route = self.conn, self.conn.route
         timeouts = self.plane.http.timeouts if route is None else route.plan.timeouts
-        if self.inbox or not self.requests:
+        if (self.inbox or not self.requests) and not self.wire.outbox:
             found = self.head_at + timeouts.request_head
-        else:
+        else:  # also while it does not read its answers
             found = self.idle_at + timeouts.http_keep_alive
         if timeouts.lifetime:
             found = min(found, conn.accepted_at + timeouts.lifetime)
@@ -378,10 +375,11 @@ class HttpClient:
         found = self._deadline()
         if now < found:
             self.conn.arm(found)
-        elif self.inbox:
-            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT)
         elif self.wire.outbox:
             self.close(End.IDLE_TIMEOUT)
+        elif self.inbox:
+            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT)
+            self.run()
         else:
             self.close(End.IDLE_TIMEOUT if self.requests else End.HEAD_TIMEOUT)
 
@@ -389,7 +387,7 @@ class HttpClient:
         """The first request is for a route that does not speak HTTP."""
         conn = self.conn
         self.exchange = None
-        conn.pending = self.first_head + self.inbox
+        conn.pending = self.head + self.inbox
         self.inbox = b""
         conn.plane.reactor.table[self.wire.fd] = conn.down
         conn.phase = None

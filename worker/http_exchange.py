@@ -13,7 +13,7 @@ from worker.accounting import CELL_DIALLED
 from worker.deadlines import NEVER
 from worker.http_answer import take_answer
 from worker.http_body import take_body
-from worker.http_checks import authenticated, check, has_policy_of
+from worker.http_checks import admit, authenticated, check, find_route, has_policy_of
 from worker.http_count import tell
 from worker.http_dial import HttpDial
 from worker.http_own import act, fail, unreachable
@@ -21,7 +21,6 @@ from worker.http_pool import Upstream, take_kept
 from worker.http_wire import LOST
 from worker.reactor import ENDED as ANY_END
 from worker.reactor import OUT
-from worker.socket_options import reset_on_close
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
@@ -44,7 +43,7 @@ class Exchange:
     __slots__ = (
         "about", "answer", "answer_left", "answer_reader", "before", "began_at", "body_left",
         "client", "connected_at", "detail", "dial", "dialled_at", "end", "endpoint",
-        "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head", "head_size",
+        "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head_size",
         "http", "informed", "is_over", "is_sent", "plane", "reader", "received", "request",
         "retried", "route", "routed_at", "sent", "sent_at", "status", "up", "upgrade", "user",
     )  # fmt: skip
@@ -65,7 +64,6 @@ class Exchange:
         self.endpoint: Endpoint | None = None
         self.dial: HttpDial | None = None
         self.up: Upstream | None = None
-        self.head = b""  # for the target
         self.before = b""  # of the answer: its head, where it waits for the first of the body
         self.upgrade = b""  # the protocol that the target is asked to switch to
         self.retried = False
@@ -98,10 +96,8 @@ class Exchange:
         """Find the route, and what it says about this request."""
         client, request = self.client, self.request
         conn = client.conn
-        matcher = conn.listener.matcher
-        hello = None if conn.tls is None else conn.tls.hello
         is_tls = conn.tls is not None
-        found = matcher.with_request(client.network, is_tls, hello, request)
+        found = find_route(self)
         self.routed_at = self.plane.reactor.now
         if found is None:
             self._no_route(is_tls)
@@ -122,14 +118,13 @@ class Exchange:
             route.name,
         )  # fmt: skip
         if conn.route is None or route.gate is not None:
-            refusal = client.admit(route, about.client_ip)
+            refusal = admit(client, route, about.client_ip)
         else:
             refusal = None
         if refusal is not None:
             self.fail(refusal.status, refusal.end, refusal.why, is_last=True)
             return
-        if route.name in route.removed:
-            client.is_last = True
+        client.takes(route)
         if route.plan.terminate is not client.policy and not has_policy_of(client, route):
             self.fail(421, End.NO_ROUTE, "the route has another TLS policy")
             return
@@ -174,16 +169,11 @@ class Exchange:
         self._forward(http, route, endpoint)
 
     def _forward(self, http: HttpRoute, route: Route, endpoint: Endpoint) -> None:
-        request, about, now = self.request, self.about, self.plane.reactor.now
-        assert about is not None
+        request, now = self.request, self.plane.reactor.now
         upgrade = request.fields.upgrade
         if upgrade and (upgrade not in http.upgrades or not _may_upgrade(request)):
             upgrade = b""
         self.upgrade = upgrade
-        self.head = http.writer.head(
-            request, about, self.client.origin, endpoint.target.name, upgrade=upgrade,
-            expects_continue=request.fields.expects_continue,
-        )  # fmt: skip
         may_repeat = request.length == 0 and request.method in IDEMPOTENT
         if route.send_header is not None:
             own = self.client.own
@@ -219,9 +209,15 @@ class Exchange:
         if not client.has_dialled:
             client.has_dialled = True
             self.plane.cells[CELL_DIALLED] += 1
-        head = header + self.head if header else self.head
-        up.endpoint.counts.sent += len(self.head)
-        wire.send(head)
+        http, about = self.http, self.about
+        assert http is not None
+        assert about is not None
+        head = http.writer.head(
+            self.request, about, client.origin, up.endpoint.target.name, upgrade=self.upgrade,
+            expects_continue=self.request.fields.expects_continue,
+        )  # fmt: skip
+        up.endpoint.counts.sent += len(head)
+        wire.send(header + head if header else head)
         if self.request.length == 0:
             self.is_sent = True
             self.sent_at = self.connected_at
@@ -233,6 +229,11 @@ class Exchange:
             self.cannot_write(up)
             return
         self.arm()
+
+    @property
+    def is_framed(self) -> bool:
+        """The client can tell that an answer which ends now is not whole."""
+        return self.frames_chunks or self.answer_left > 0
 
     def cannot_write(self, up: Upstream) -> None:
         """The target takes no more; what it has said before that may be an answer."""
@@ -302,8 +303,8 @@ class Exchange:
             )
             return
         client = self.client
-        if not (self.frames_chunks or self.answer_left > 0):
-            reset_on_close(client.wire.sock)  # or it would look like the end of the answer
+        if not self.is_framed:
+            client.reset()
         self.over(end)
         client.close(end, "the target ended within its answer")
 
@@ -337,6 +338,8 @@ class Exchange:
 
     def abandon(self, reason: End) -> None:
         """The connection has ended: give everything back."""
+        if not self.is_over and self.has_answered and not self.is_framed:
+            self.client.reset()
         self.over(reason)
         self.give_back()
 
@@ -386,7 +389,6 @@ class Exchange:
             if found != NEVER:
                 self.client.conn.arm(found)
         elif end is End.LIFETIME or self.has_answered:
-            self.over(end)
             self.client.close(end)
         else:
             self.fail(504 if self.is_sent else 408, end, "", is_last=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shared.ends import End
 from worker.coded_side import CodedSide, set_peers
 from worker.connection_state import Event
+from worker.endings import side_ended
 
 if TYPE_CHECKING:
     from shared.http.head import Response
@@ -65,6 +66,11 @@ def _relay(exchange: Exchange, up: CodedSide, behind: bytes) -> None:
     if behind and up.peer is not None:
         up.count(len(behind))
         down.put(behind)
+    if conn.is_over:
+        return
+    for side in (up, down):  # an end that came along with what was read before
+        if side.has_ended and side.peer is not None and not conn.is_over:
+            side_ended(conn, side)
     if conn.is_over:
         return
     up.settle()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What `Wire.receive` says beside a number of bytes.
 NOTHING: Final = 0  # for now
 ENDED: Final = -1  # FIN, or close_notify
+MOST_ROUNDS: Final = 64  # of reading without payload
+MOST_ANSWERS_BYTES: Final = 2 * SIZE  # that wait for a peer who does not read
 LOST: Final = -2  # RST, a dead path, records that are not good
 
 
@@ -54,7 +56,13 @@ class Wire:
         The socket is edge-triggered: ask again until one of these comes, or leave it to whoever
         comes back.
         """
+        rounds = 0
         while not self.has_ended:
+            rounds += 1
+            if rounds > MOST_ROUNDS:
+                self.why = "records without payload, and no end of them"
+                self.is_lost = True
+                return LOST
             try:
                 count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
             except BlockingIOError:
@@ -83,6 +91,10 @@ class Wire:
             return LOST
         answer = tls.answer()
         if answer:
+            if len(self.outbox) > MOST_ANSWERS_BYTES:
+                self.why = "it asks for key updates and does not read them"
+                self.is_lost = True
+                return LOST
             self._send(answer)
         if tls.has_ended:
             self.has_ended = True

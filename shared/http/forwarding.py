@@ -176,7 +176,7 @@ def describe(
     """
     about = About(origin, request, request_id, params, route)
     if not forwarders.is_empty and origin.is_in(forwarders):
-        believed = _believed(origin, request, forwarders)
+        believed = told_by(origin, request, forwarders)
         about.believed = believed
         about.client_ip = believed.client_ip
         about.client_port = believed.client_port
@@ -185,7 +185,8 @@ def describe(
     return about
 
 
-def _believed(origin: Origin, request: Request, forwarders: Forwarders) -> Believed:
+def told_by(origin: Origin, request: Request, forwarders: Forwarders) -> Believed:
+    """What this trusted forwarder says of a request; remembered with its fields."""
     fields = request.fields
     found = fields.memo.get(forwarders.key)
     if (

@@ -35,6 +35,9 @@ _NEVER_UNDERSCORED: Final = FORWARDING | frozenset(
 _STATUS_LINES: Final = 512  # remembered; 60 bytes each
 
 
+Trailers = tuple[tuple[bytes, bytes], ...]
+
+
 class _Crossing:
     """What of a request's field block goes on, and whether it has a trace of its own."""
 
@@ -126,6 +129,10 @@ class RequestWriter:
                 path = rest
         return self._prefix + path
 
+    def trailers(self, trailers: Trailers) -> Trailers:
+        """Those of a body that a rule neither sets nor removes."""
+        return _allowed(trailers, self._rules.dropped)
+
     def _other_host(self, target: str) -> str:
         """A fixed one, or the target's; a socket in the file system is this machine."""
         return self._host or ("localhost" if target.startswith("unix:") else target)
@@ -171,6 +178,12 @@ class RequestWriter:
         if self._with_underscores:
             block += _underscored(fields, dropped)
         return _Crossing(block + rules.constant, has_trace=has_trace)
+
+
+def _allowed(trailers: Trailers, dropped: frozenset[bytes]) -> Trailers:
+    if not dropped or not trailers:
+        return trailers
+    return tuple([one for one in trailers if one[0].lower() not in dropped])
 
 
 def _is_traceparent(value: bytes) -> bool:
@@ -245,6 +258,10 @@ class ResponseWriter:
         elif not is_11:
             block += b"Connection: keep-alive\r\n"
         return b"".join((_status_line(status, response.reason), block, end))
+
+    def trailers(self, trailers: Trailers) -> Trailers:
+        """As `RequestWriter.trailers`."""
+        return _allowed(trailers, self._rules.dropped)
 
     def informational(self, response: Response, about: About) -> bytes:
         """A 1xx head as it is; of 101, which ends the exchange, with the rules and its Upgrade."""
