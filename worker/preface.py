@@ -162,7 +162,7 @@ class PrefaceReader(_Reader):
         conn, seen = self._conn, self._seen
         if not seen:
             if self._matcher.awaits_http(conn.network_address) and not self._has_silent_route():
-                conn.end(End.CLIENT_CLOSED)  # it has thought better of it
+                conn.end(End.CLIENT_GONE)  # it has thought better of it
                 return
             self._choose(None)
             conn.ended_early()
@@ -273,8 +273,6 @@ class PrefaceReader(_Reader):
             conn.arm(self.deadline)
         elif self._hello is not None:
             conn.end(End.PREFACE_TIMEOUT, f"{len(self._begun)} bytes of a ClientHello came")
-        elif self._matcher.awaits_http(conn.network_address) and not self._has_silent_route():
-            conn.end(End.HEAD_TIMEOUT)
         else:
             self._choose(None)
 

@@ -179,15 +179,17 @@ def test_three_protocols_on_a_socket(sockets: Sockets) -> None:
 
 
 def test_nobody_is_for_it(sockets: Sockets) -> None:
-    """A name that no route has, and bytes without TLS: each has its end and its count."""
+    """A name that no route has is closed; a request without TLS is asked for its Host."""
     name = sockets.listener("nobody")
-    hello = records(message(server_name("other.example")))
-    for data, end in ((hello, "no_route"), (b"GET / HTTP/1.0\r\n\r\n", "plain_on_tls")):
-        with plain(sockets.path["nobody"]) as sock:
-            sock.sendall(data)
-            assert read_exactly(sock, 1) == b""
-        sockets.wait_metric(1, "refused_total", listener=name, end=end)
-        assert sockets.logged(f'"end":"{end}"', f'"{name}"')
+    with plain(sockets.path["nobody"]) as sock:
+        sock.sendall(records(message(server_name("other.example"))))
+        assert read_exactly(sock, 1) == b""
+    sockets.wait_metric(1, "refused_total", listener=name, end="no_route")
+    assert sockets.logged('"end":"no_route"', f'"{name}"')
+    with plain(sockets.path["nobody"]) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_exactly(sock, 12) == b"HTTP/1.1 404"
+    sockets.wait_metric(1, "requests_total", route="", target="", code="4xx")
 
 
 def test_certificates_of_clients(sockets: Sockets) -> None:
