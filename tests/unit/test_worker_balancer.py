@@ -98,6 +98,48 @@ def test_marks_outlive_a_resolution_and_the_balancer() -> None:
     assert picks(again, 3, now=1.0) == ["10.0.0.2"] * 3
 
 
+def test_whose_mark_is_still_one_of_ours() -> None:
+    """By what is configured and resolved now, not by what once was; failing changes nothing."""
+    state = BalanceState()
+    old = balancer(plan("app"), plan("10.0.0.9"), addresses={"app": ["10.0.0.1"]}, state=state)
+    by_name, by_ip = (target.endpoints[0].mark for target in old.targets)
+    by_name.failed_until = MARK_S
+    assert old.has(by_name)
+    assert old.has(by_ip)
+    old.resolve({"app": ["10.0.0.2", "10.0.0.1"]})
+    assert old.has(by_name)
+    old.resolve({"app": ["10.0.0.2"]})
+    assert not old.has(by_name)
+    assert old.has(by_ip)
+    same = balancer(plan("10.0.0.9"), state=state)
+    assert same.has(by_ip)
+    assert not same.has(by_name)
+    assert not balancer(plan("10.0.0.9", port=81), state=state).has(by_ip)
+    assert not balancer(plan("10.0.0.9"), state=BalanceState()).has(by_ip)
+
+
+def test_what_takes_no_turns_has_no_marks() -> None:
+    """A target that was given weight 0 gets no more requests over its kept connections either."""
+    state = BalanceState()
+    mark = balancer(plan("10.0.0.1"), plan("10.0.0.2"), state=state).targets[0].endpoints[0].mark
+    less = balancer(plan("10.0.0.1", weight=0), plan("10.0.0.2"), state=state)
+    assert less.targets[0].endpoints[0].mark is mark
+    assert not less.has(mark)
+    assert less.has(less.targets[1].endpoints[0].mark)
+
+
+def test_two_names_of_one_address_are_not_one() -> None:
+    """What is known of the address by one name, kept connections too, is not the other's."""
+    addresses = {"a": ["10.0.0.1"], "b": ["10.0.0.1"]}
+    state = BalanceState()
+    both = balancer(plan("a"), plan("b"), addresses=addresses, state=state)
+    first, second = (target.endpoints[0].mark for target in both.targets)
+    assert first is not second
+    only = balancer(plan("b"), addresses=addresses, state=state)
+    assert only.has(second)
+    assert not only.has(first)
+
+
 def test_with_all_marked_one_is_tried_all_the_same() -> None:
     """Down everywhere is no reason to refuse without a try."""
     two = balancer(plan("10.0.0.1"), plan("10.0.0.2"))

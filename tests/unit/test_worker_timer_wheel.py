@@ -100,6 +100,25 @@ def test_a_discarded_item_is_not_kept_alive() -> None:
         gc.enable()
 
 
+def test_all_that_are_in_the_wheel() -> None:
+    """Each once, however often it was armed; neither what was discarded nor what was handed out."""
+    wheel = wheel_at(START)
+    assert wheel.items() == []
+    soon, late, moved, gone = items = [Item() for _ in range(4)]
+    for item, wait in zip(items, (1.0, 14400.0, 9.0, 1.0), strict=True):
+        wheel.arm(item, START + wait)
+    wheel.arm(moved, START + 3)
+    wheel.discard(gone)
+    found = wheel.items()
+    assert len(found) == 3
+    assert set(found) == {soon, late, moved}
+    assert wheel.expire(START + 2) == [soon]
+    assert set(wheel.items()) == {late, moved}
+    for item in wheel.items():  # a copy: taking them out on the way is no error
+        wheel.discard(item)
+    assert (wheel.items(), len(wheel)) == ([], 0)
+
+
 def test_mass_expiry_comes_in_slices() -> None:
     """Items of one instant come in slices, each once, and those that left meanwhile not at all."""
     wheel = wheel_at(START)
@@ -157,4 +176,6 @@ def test_any_sequence_of_calls_leaves_the_wheel_and_the_items_agreed(
             now += amount
             for item in wheel.expire(now):
                 assert item.slot == NO_SLOT
-    assert len(wheel) == sum(item.slot != NO_SLOT for item in items)
+    inside = [item for item in items if item.slot != NO_SLOT]
+    assert len(wheel) == len(wheel.items()) == len(inside)
+    assert set(wheel.items()) == set(inside)
