@@ -193,7 +193,7 @@ class DataPlane:
         now = self.reactor.look_at_clock()
         for conn in list(self.open):
             if conn.route is not None and conn.route.name in removed:
-                conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
+                conn.cut(now + conn.route.timeouts.drain, End.ROUTE_REMOVED)
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -314,16 +314,17 @@ class DataPlane:
             self.limits.open_here[0] = len(self.open)
         self.cells[CELL_ENDED] += 1
         route = conn.route
-        ends = conn.listener.counts.refused if route is None else route.counts.ends
-        ends[reason] = ends.get(reason, 0) + 1
         if reason in LOGGED:
             self._refusals.ended(conn, reason, detail)
         if self.access.is_on:
             self.access.line(conn, reason, self.reactor.now)
-        if route is not None:
-            route.counts.active -= 1
+        if route is None:
+            refused = conn.listener.counts.refused
+            refused[reason] = refused.get(reason, 0) + 1
+        else:
+            route.tally.ended(reason)
             if conn.endpoint is not None:
-                conn.endpoint.counts.active -= 1
+                conn.endpoint.tally.active -= 1
         if self._departure is not None:
             self._departure.ended(reason)
 
@@ -394,7 +395,7 @@ class DataPlane:
     def route_parts(self) -> Iterator[tuple[dict[str, RouteCounts], bool]]:
         """The counters of routes, some at a time, each with whether no part follows."""
         served = self._current.routes if self._current is not None else {}
-        return parts(self._lasting.counts, served, self.reactor.now)
+        return parts(self._lasting, served, self.reactor.now)
 
     def last_words(self) -> None:
         """Write what waits for a log; nothing is logged after it."""
