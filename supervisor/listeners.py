@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import threading
 from collections.abc import Iterable, Sequence
-from struct import Struct as Packed
 from typing import Final
 
 from msgspec import Struct, structs
@@ -25,9 +25,6 @@ from shared.plan import ListenerPlan, Plan, RoutePlan
 from supervisor import port_owner, steering
 
 BACKLOG: Final = 4096  # net.core.somaxconn since Linux 5.4
-
-# struct tcp_info of linux/tcp.h up to tcpi_unacked; of a socket that listens, that is its queue.
-_TCP_INFO: Final = Packed("24xI")
 
 # The host lacks the address or its family: skipped as long as another address binds.
 _LACKING: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
@@ -181,12 +178,14 @@ class Listeners:
             for one in held.sockets:
                 syn_filter.detach(one)
 
-    def wait_in(self, ids: Iterable[int]) -> bool | None:
-        """Whether connections wait to be accepted at these; None: a Unix socket does not tell."""
-        found = [self.held[id_] for id_ in ids if id_ in self.held]
-        if any(held.plan.path for held in found):
-            return None
-        return any(_backlog(one) for held in found for one in held.sockets)
+    def wait_in(self, ids: Iterable[int]) -> bool:
+        """Whether connections wait to be accepted at any of these."""
+        queues = select.poll()
+        for id_ in ids:
+            for one in self.held[id_].sockets if id_ in self.held else ():
+                queues.register(one, select.POLLIN)
+        # One that does not listen yet hangs up, which poll(2) tells unasked.
+        return any(events & select.POLLIN for _, events in queues.poll(0))
 
     def names(self) -> list[str]:
         """Of the listeners that are served, in order of their ids."""
@@ -233,12 +232,6 @@ class Listeners:
         with self._steering:
             self.held[plan.id] = held
             self._steer(held)
-
-
-def _backlog(listener: socket.socket) -> int:
-    """How many connections wait to be accepted at a TCP socket that listens."""
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    return int(_TCP_INFO.unpack(info)[0])
 
 
 def _open_tcp(plan: ListenerPlan, *, may_join: bool, is_listening: bool) -> list[socket.socket]:

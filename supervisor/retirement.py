@@ -25,13 +25,11 @@ from supervisor.worker_pool import WorkerPool
 _ANSWER_S: Final = 1.25
 _CLOSED_S: Final = 4.0
 _EMPTY_S: Final = 0.3  # until nothing waits any more, on a busy machine
-_SYN_FIRST_S: Final = (
-    0.8  # who drops SYNs for longer may drop one that is sent again after a second
-)
-_SYN_AGAIN_S: Final = 1.1  # until a SYN that was dropped comes again
-_SYN_LATER_S: Final = (
-    2.1  # the same where it was dropped twice: the third follows two seconds later
-)
+# A client sends a SYN that was dropped again after a second. Where SYNs are dropped for so long
+# that this one may be lost too, the third follows two seconds later (TCP_TIMEOUT_INIT).
+_SYN_FIRST_S: Final = 0.8
+_SYN_AGAIN_S: Final = 1.1
+_SYN_LATER_S: Final = 2.1
 _ACCEPT_S: Final = 1.3  # for the workers to say that nothing waits; one that hangs is known by then
 _LOOK_S: Final = 0.02
 
@@ -129,7 +127,7 @@ class Retirement:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         while not await pool.wait(are_all_done, _LOOK_S):
-            if asked and self._listeners.wait_in(ids) is False:
+            if not self._listeners.wait_in(ids):
                 return
             if loop.time() >= end:
                 self._log.warning("a worker has not closed its listeners in time")
@@ -150,9 +148,21 @@ class Retirement:
     def _start(
         self, leaving: dict[int, _Leaving], readers: Collection[asyncio.Future[None]] = ()
     ) -> None:
-        gone = {id_: one for id_, one in leaving.items() if id_ in self._listeners.held}
-        if not gone:
-            return
+        """Unix sockets go by themselves: no filter keeps dials from them, and one that nobody
+        accepts any more would hold up ports that drop SYNs."""
+        held = self._listeners.held
+        for is_unix in (False, True):
+            gone = {
+                id_: one
+                for id_, one in leaving.items()
+                if id_ in held and bool(held[id_].plan.path) is is_unix
+            }
+            if gone:
+                self._start_together(gone, readers)
+
+    def _start_together(
+        self, gone: dict[int, _Leaving], readers: Collection[asyncio.Future[None]]
+    ) -> None:
         self._number += 1
         for listener, one in gone.items():
             held = self._listeners.held[listener]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from shared.stats import COUNT_CELLS
 
 if TYPE_CHECKING:
-    from shared.stats import TargetCounts
     from worker.connection import Connection
     from worker.generation import Route
     from worker.relay import Side
+    from worker.tally import TargetTally
 
 # Cells of a worker's counts that outlive a kill.
 CELL_ACCEPTED, CELL_DIALLED, CELL_ENDED = range(COUNT_CELLS)
@@ -27,10 +27,10 @@ def account(conn: Connection, now: float) -> bool:
         return False
     came, went = down.received - down.counted, up.received - up.counted
     is_idle = not (came or went)
-    counts, target = route.counts, conn.endpoint.counts
+    tally, target = route.tally, conn.endpoint.tally
     if not is_idle:
         conn.active_at = now
-        counts.received += came
+        tally.received += came
         down.counted = down.received
         target.received += went
         up.counted = up.received
@@ -40,7 +40,7 @@ def account(conn: Connection, now: float) -> bool:
     else:
         target.sent += down.received - down.passed
         down.passed = down.received
-        counts.sent += up.received - up.passed
+        tally.sent += up.received - up.passed
         up.passed = up.received
         return not is_idle
     if is_idle:  # a pipe is for those who use it
@@ -51,7 +51,7 @@ def account(conn: Connection, now: float) -> bool:
 
 
 def _account_passed(
-    conn: Connection, route: Route, down: Side, up: Side, target: TargetCounts, now: float
+    conn: Connection, route: Route, down: Side, up: Side, target: TargetTally, now: float
 ) -> None:
     """Count as sent what does not wait here; a slow reader is not idle."""
     held = 0 if conn.guard is None else conn.guard.held
@@ -63,5 +63,5 @@ def _account_passed(
     passed = max(up.passed, up.received - down.pending())
     if passed != up.passed:
         conn.active_at = now
-        route.counts.sent += passed - up.passed
+        route.tally.sent += passed - up.passed
         up.passed = passed

@@ -7,13 +7,14 @@ Pure but for what it remembers between calls; the clock is an argument. What mus
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from math import gcd
+from socket import AF_INET, AF_INET6, AF_UNIX
 from typing import TYPE_CHECKING, Final
 
 from shared.plan import TargetPlan
-from shared.stats import TargetCounts
 from shared.units import is_ip
+from worker.tally import TargetTally
 
 if TYPE_CHECKING:
     from worker.http_pool import Upstream
@@ -47,28 +48,35 @@ class BalanceState:
 class Endpoint:
     """One resolved address of a target; it does not hold the Target, which holds it."""
 
-    __slots__ = ("address", "counts", "host", "is_v6", "mark", "target")
+    __slots__ = ("address", "family", "host", "mark", "tally", "target")
 
-    def __init__(self, plan: TargetPlan, counts: TargetCounts, host: str, mark: Mark) -> None:
+    def __init__(self, plan: TargetPlan, tally: TargetTally, host: str, mark: Mark) -> None:
         self.target = plan
-        self.counts = counts
+        self.tally = tally
         self.host = host  # IP address; "" for a Unix socket
-        self.is_v6 = ":" in host
+        # A plain number: an IntEnum is converted anew with every call.
+        self.family = int(AF_UNIX if not host else AF_INET6 if ":" in host else AF_INET)
         self.mark = mark
         # As connect(2) wants it; None: preserve, the port is the client's.
         self.address: str | tuple[str, int] | None = plan.path or (
-            (host, plan.port) if plan.port else None
+            _address(host, plan.port) if plan.port else None
         )
+
+
+@lru_cache(maxsize=4096)
+def _address(host: str, port: int) -> tuple[str, int]:
+    """One object for all routes that have the same target, so that a CPU's cache holds it."""
+    return host, port
 
 
 class Target:
     """One configured target with its endpoints of this moment."""
 
-    __slots__ = ("counts", "endpoints", "plan", "state")
+    __slots__ = ("endpoints", "plan", "state", "tally")
 
-    def __init__(self, plan: TargetPlan, counts: TargetCounts, state: BalanceState) -> None:
+    def __init__(self, plan: TargetPlan, tally: TargetTally, state: BalanceState) -> None:
         self.plan = plan
-        self.counts = counts
+        self.tally = tally
         self.state = state
         self.endpoints: list[Endpoint] = []
 
@@ -81,18 +89,18 @@ class Target:
             hosts = addresses.get(plan.host, ())
         marks = self.state.marks
         self.endpoints = [
-            Endpoint(plan, self.counts, host, marks.setdefault(_key(plan, host), Mark()))
+            Endpoint(plan, self.tally, host, marks.setdefault(_key(plan, host), Mark()))
             for host in hosts
         ]
-        self.counts.is_up = bool(self.endpoints)
+        self.tally.counts.is_up = bool(self.endpoints)
 
     def judge(self, now: float) -> None:
         """Note whether the target is up: has an endpoint whose dial did not fail lately."""
         for one in self.endpoints:  # no generator: this runs for thousands of targets
             if one.mark.failed_until <= now:
-                self.counts.is_up = True
+                self.tally.counts.is_up = True
                 return
-        self.counts.is_up = False
+        self.tally.counts.is_up = False
 
     def pick(self, now: float) -> Endpoint | None:
         """The next of this target's addresses; one that failed lately only where all did."""

@@ -6,12 +6,10 @@ bytes are in `relay.py`. Every path out of here goes through `Connection.end`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shared.ends import End
 from shared.networks import split_ip
-from shared.stats import CONNECT_BUCKETS
 from worker.accounting import CELL_DIALLED, account
 from worker.coded_side import CodedSide, relay_coded, say_last
 from worker.connection_state import Event, State, step
@@ -161,17 +159,17 @@ class Connection:
             shake_for_http(self, route)
             return
         self.route, self.routed_at = route, self.plane.reactor.now
-        counts = route.counts
-        counts.total += 1
-        counts.active += 1
+        tally = route.tally
+        tally.total += 1
+        tally.active += 1
         gate = route.gate
         if gate is not self.admitted_by and gate is not None:
             refusal = gate.admit(self, self.routed_at)
             if refusal:
                 self.end(ENDS[refusal], gate.why(refusal, self.client[0]))
                 return
-        if route.name in route.removed:  # by a reload while its first bytes were awaited
-            self.cut(self.plane.reactor.now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+        if route.lasting.has_removed(route):  # by a reload while its first bytes were awaited
+            self.cut(self.plane.reactor.now + route.timeouts.drain, End.ROUTE_REMOVED)
         if route.terminator is not None:
             assert self.tls is not None  # such a route is found by a ClientHello alone
             self.move(Event.NEEDS_TLS)
@@ -232,13 +230,10 @@ class Connection:
         plane = self.plane
         self.endpoint = endpoint
         self.connected_at = self.active_at = plane.reactor.now
-        counts = endpoint.counts
-        counts.total += 1
-        counts.active += 1
-        connect = route.counts.connect
-        elapsed = self.connected_at - (self.tls_at or self.routed_at)
-        connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
-        connect.total += elapsed
+        tally = endpoint.tally
+        tally.total += 1
+        tally.active += 1
+        route.tally.connected(self.connected_at - (self.tls_at or self.routed_at))
         if route.is_coded:
             coded = coded or CodedSide(self, sock, fd, True)
             relay_coded(self, coded, waiting, behind)

@@ -145,7 +145,7 @@ class DataPlane(Preparing):
             if isinstance(phase, HttpClient):
                 phase.removed(removed, now)
             elif conn.route is not None and conn.route.name in removed:
-                conn.cut(now + conn.route.plan.timeouts.drain, End.ROUTE_REMOVED)
+                conn.cut(now + conn.route.timeouts.drain, End.ROUTE_REMOVED)
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
@@ -265,16 +265,17 @@ class DataPlane(Preparing):
             self.limits.open_here[0] = len(self.open)
         self.cells[CELL_ENDED] += 1
         route = conn.counted_at or conn.route
-        ends = conn.listener.counts.refused if route is None else route.counts.ends
-        ends[reason] = ends.get(reason, 0) + 1
         if reason in LOGGED:
             self._refusals.ended(conn, reason, detail)
         if self.access.is_on and not conn.has_told:
             self.access.line(conn, reason, self.reactor.now)
-        if route is not None:
-            route.counts.active -= 1
+        if route is None:
+            refused = conn.listener.counts.refused
+            refused[reason] = refused.get(reason, 0) + 1
+        else:
+            route.tally.ended(reason)
             if conn.endpoint is not None:
-                conn.endpoint.counts.active -= 1
+                conn.endpoint.tally.active -= 1
         if self._departure is not None:
             self._departure.ended(reason)
 
@@ -351,7 +352,7 @@ class DataPlane(Preparing):
     def route_parts(self) -> Iterator[tuple[dict[str, RouteCounts], bool]]:
         """The counters of routes, some at a time, each with whether no part follows."""
         served = self._current.routes if self._current is not None else {}
-        return parts(self._lasting.counts, served, self.reactor.now)
+        return parts(self._lasting, served, self.reactor.now)
 
     def last_words(self) -> None:
         """Write what waits for a log; nothing is logged after it."""

@@ -52,13 +52,13 @@ def relay_deadline(conn: Connection) -> tuple[float, End]:
     """When the relay is over if nothing more happens, and the reason that it then ends for."""
     route = conn.route
     assert route is not None
-    timeouts = route.plan.timeouts
+    timeouts = route.timeouts
     found, reason = conn.cut_at, conn.cut_reason
     if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
         found, reason = conn.accepted_at + timeouts.lifetime, End.LIFETIME
     if timeouts.idle and conn.active_at + timeouts.idle < found:
         found, reason = conn.active_at + timeouts.idle, End.IDLE_TIMEOUT
-    is_half = conn.state is State.HALF_CLOSED and not route.plan.half_open
+    is_half = conn.state is State.HALF_CLOSED and not route.half_open
     if is_half and conn.active_at + timeouts.half_closed < found:
         found, reason = conn.active_at + timeouts.half_closed, End.HALF_CLOSED_TIMEOUT
     is_lost = conn.down.is_reset or (conn.up is not None and conn.up.is_reset)

@@ -25,8 +25,6 @@ CLOSED: Final = State.CLOSED
 STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 UNDER_WAY: Final = (errno.EINPROGRESS, 0)
 # Plain numbers: an IntEnum is converted anew with every call.
-AF_INET: Final = int(socket.AF_INET)
-AF_INET6: Final = int(socket.AF_INET6)
 AF_UNIX: Final = int(socket.AF_UNIX)
 IPPROTO_TCP: Final = int(socket.IPPROTO_TCP)
 TCP_NODELAY: Final = int(socket.TCP_NODELAY)
@@ -82,11 +80,11 @@ class Dial:
     def start(self) -> None:
         """Dial the endpoint that balancing gives."""
         now = self.conn.plane.reactor.now
-        self._until = now + self.route.plan.timeouts.connect
+        self._until = now + self.route.timeouts.connect
         endpoint = self.route.balancer.pick(now)
         if endpoint is None:
             for target in self.route.balancer.targets:
-                _count_failure(target.counts.connect_failures, "unresolved")
+                _count_failure(target.tally.counts.connect_failures, "unresolved")
             self.conn.end(End.CONNECT_FAILED, "no target has an address")
             return
         self._try_from(endpoint, now)
@@ -113,7 +111,8 @@ class Dial:
             self._shake(sock, endpoint, self.route.upstream, events)
             return
         self._sock = None
-        endpoint.mark.failed_until = 0.0
+        if self.route.lasting.failing:  # else there is nothing to take back
+            endpoint.mark.failed_until = 0.0
         self.arrived(sock, fd, endpoint)
         if events & IN and conn.state is not CLOSED:
             handler = conn.plane.reactor.table.get(fd)  # the side, or who stands in its place
@@ -214,9 +213,7 @@ class Dial:
     def _begin(self, endpoint: Endpoint) -> int:
         """Create the socket and start to connect; the errno, 0 or EINPROGRESS when under way."""
         conn = self.conn
-        family = AF_INET if endpoint.host else AF_UNIX
-        if endpoint.is_v6:
-            family = AF_INET6
+        family = endpoint.family
         try:
             sock = _socket.socket(family, STREAM, 0)
         except OSError as exc:
@@ -250,7 +247,8 @@ class Dial:
         """Note the failure; the endpoint to try now, or None when the connection has ended."""
         if reason != "no_descriptors":  # that is not the target's fault
             failed.mark.failed_until = now + MARK_S
-        _count_failure(failed.counts.connect_failures, reason)
+            self.route.lasting.failing.add(self.route.name)
+        _count_failure(failed.tally.counts.connect_failures, reason)
         if self._left is None:
             self._left = self.route.balancer.others(failed, now)
         if self._left and now < self._until:

@@ -47,9 +47,9 @@ def side_ended(conn: Connection, side: Side) -> None:
     conn.state = step(conn.state, SIDE_ENDED)
     route = conn.route
     assert route is not None
-    if not route.plan.half_open:
+    if not route.half_open:
         plane = conn.plane
-        plane.wheel.arm(conn, plane.reactor.now + route.plan.timeouts.half_closed)
+        plane.wheel.arm(conn, plane.reactor.now + route.timeouts.half_closed)
 
 
 def side_lost(conn: Connection, side: Side) -> None:

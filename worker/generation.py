@@ -12,8 +12,14 @@ from msgspec.structs import replace
 from shared.address_set import Addresses
 from shared.matching import Matcher
 from shared.messages import Prepare, PrepareCertificates
-from shared.plan import AddressSet, AuthorityPlan, CertificatePlan, Endpoints, RoutePlan
-from shared.stats import RouteCounts, TargetCounts
+from shared.plan import (
+    AddressSet,
+    AuthorityPlan,
+    CertificatePlan,
+    Endpoints,
+    RoutePlan,
+    Timeouts,
+)
 from shared.units import is_ip
 from worker.balancer import Balancer, BalanceState, Target
 from worker.gate import Gate
@@ -22,6 +28,7 @@ from worker.http_route import HttpRoute
 from worker.identity import IdentityRules
 from worker.limits import Limits
 from worker.proxy_out import header_builder
+from worker.tally import RouteTally
 from worker.tls_contexts import Contexts, Terminator
 from worker.tls_material import Ahead
 from worker.upstream_contexts import UpstreamContext
@@ -39,30 +46,35 @@ class Lasting:
     """What is kept by route name over generations: counters and the memory of balancing."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, RouteCounts] = {}
+        self.tallies: dict[str, RouteTally] = {}
         self.balance: dict[str, BalanceState] = {}
-        self.removed: set[str] = set()  # routes that were served once; all routes share this set
+        self.removed: set[str] = set()  # routes that were served once
         self.leaving: set[str] = set()  # of these, such as connections may still hold
+        self.failing: set[str] = set()  # routes of which a dial failed lately
 
     def serve(self, new: Mapping[str, Route], old: Mapping[str, Route]) -> set[str]:
         """These routes are served from now on; returns the names of those that are not any more."""
         gone = old.keys() - new.keys()
-        self.removed.difference_update(new)  # in place: every route asks this set
+        self.removed.difference_update(new)
         self.removed.update(gone)
         self.leaving &= self.removed
         self.leaving |= gone
         return gone
 
+    def has_removed(self, route: Route) -> bool:
+        """Whether this route, of whatever generation, is not served any more."""
+        return bool(self.removed) and route.name in self.removed
+
     def draining(self) -> int:
         """The connections of routes that are not served any more."""
-        active = {name: self.counts[name].active for name in self.leaving}
+        active = {name: self.tallies[name].active for name in self.leaving}
         self.leaving = {name for name, count in active.items() if count}
         return sum(active.values())
 
-    def of(self, name: str) -> tuple[RouteCounts, BalanceState]:
+    def of(self, name: str) -> tuple[RouteTally, BalanceState]:
         """The counters and the balancing of this route."""
         return (
-            self.counts.setdefault(name, RouteCounts()),
+            self.tallies.setdefault(name, RouteTally()),
             self.balance.setdefault(name, BalanceState()),
         )
 
@@ -72,46 +84,52 @@ class Route:
 
     __slots__ = (
         "balancer",
-        "counts",
         "gate",
+        "half_open",
         "has_short_timeouts",
         "http",
         "is_coded",
+        "lasting",
         "name",
         "plan",
-        "removed",
         "rules",
         "send_header",
+        "tally",
         "terminator",
+        "timeouts",
         "tls_handshake_s",
         "upstream",
     )
 
     def __init__(
-        self, plan: RoutePlan, lasting: Lasting, endpoints: Endpoints, gate: Gate | None = None
+        self,
+        plan: RoutePlan,
+        lasting: Lasting,
+        endpoints: Endpoints,
+        gate: Gate | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self.plan = plan
+        # Those of the plan, at hand; all routes that have the same share one object.
+        self.timeouts = timeouts = timeouts or plan.timeouts
+        self.half_open = plan.half_open
         self.gate = gate
         self.name = plan.name
-        self.counts, state = lasting.of(plan.name)
-        self.removed = lasting.removed
-        timeouts = plan.timeouts
+        self.tally, state = lasting.of(plan.name)
+        self.lasting = lasting
         # Whether a relay's deadline can come before the one that its dial stood under.
         self.has_short_timeouts = any(
             0 < limit < timeouts.connect for limit in (timeouts.idle, timeouts.lifetime)
         )
         self.send_header: Callable[[Connection], bytes] | None = header_builder(plan)
-        targets = [
-            Target(target, self.counts.targets.setdefault(target.name, TargetCounts()), state)
-            for target in plan.targets
-        ]
+        targets = [Target(target, self.tally.target(target.name), state) for target in plan.targets]
         self.terminator: Terminator | None = None
         self.upstream: UpstreamContext | None = None
         self.rules: IdentityRules | None = None
         self.http: HttpRoute | None = None
         if plan.http is not None:
             self.http = HttpRoute(plan, plan.http)
-            self.counts.speak_http()
+            self.tally.counts.speak_http()
         self.is_coded = False  # TLS towards client or target
         self.tls_handshake_s = timeouts.tls_handshake
         self.balancer = Balancer(targets, state)
@@ -148,6 +166,9 @@ class Generation:
         self._lasting = lasting
         self._users: dict[str, list[Route]] = {}  # of host names
         self.widest = Widest()
+        # Each connection needs its route's: with thousands of routes a CPU's cache holds one
+        # object that they share, and not one for each.
+        self._timeouts: dict[Timeouts, Timeouts] = {}
 
     def add_set(self, addresses: AddressSet) -> int:
         """The next address set that rules name; returns how many there are."""
@@ -197,7 +218,8 @@ class Generation:
             gate = None
             if plan.security is not None:
                 gate = Gate(plan.name, plan.security, self._sets, self._limits)
-            route = Route(plan, self._lasting, self.endpoints, gate)
+            timeouts = self._timeouts.setdefault(plan.timeouts, plan.timeouts)
+            route = Route(plan, self._lasting, self.endpoints, gate, timeouts)
             if plan.http is not None:
                 self.widest.add(plan.http, plan.timeouts)
             if plan.terminate is not None or plan.upstream_tls is not None:

@@ -43,7 +43,7 @@ def take_answer(exchange: Exchange, up: Upstream) -> None:
             up.is_readable = False  # a short read emptied the socket
         conn = exchange.client.conn
         conn.active_at = exchange.plane.reactor.now
-        up.endpoint.counts.received += count
+        up.endpoint.tally.received += count
         if exchange.answer is None:
             _head(exchange, up, count)
         else:
@@ -220,7 +220,7 @@ def _to_client(exchange: Exchange, data: bytes | memoryview, size: int = 0) -> N
     client, route = exchange.client, exchange.route
     assert route is not None
     exchange.sent += size
-    route.counts.sent += len(data)
+    route.tally.sent += len(data)
     client.wire.send(data)
     if client.wire.is_lost:
         client.gone(End.CLIENT_RESET)

@@ -90,9 +90,9 @@ def _chunks(
 
 def _count(exchange: Exchange, up: Upstream, size: int) -> None:
     exchange.received += size
-    up.endpoint.counts.sent += size
+    up.endpoint.tally.sent += size
     if exchange.route is not None:
-        exchange.route.counts.received += size
+        exchange.route.tally.received += size
 
 
 def _sent(exchange: Exchange, up: Upstream, *, is_all: bool) -> None:

@@ -77,10 +77,10 @@ def admit(client: HttpClient, route: Route, ip: str) -> Refusal | None:
     gate, is_first = route.gate, conn.route is None
     if is_first:
         conn.route, conn.routed_at = route, now
-        route.counts.total += 1
-        route.counts.active += 1
-        if route.name in route.removed:
-            conn.cut(now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+        route.tally.total += 1
+        route.tally.active += 1
+        if route.lasting.has_removed(route):
+            conn.cut(now + route.timeouts.drain, End.ROUTE_REMOVED)
     if gate is None:
         return None
     found = gate.admit(conn, now, ip) if is_first else gate.judge(ip)

@@ -298,7 +298,7 @@ class HttpClient:
         """This route has the request that begins."""
         self.route = route
         conn = self.conn
-        if route.name in route.removed:
+        if route.lasting.has_removed(route):
             self.is_last = True
         elif conn.cut_reason is End.ROUTE_REMOVED:
             conn.cut_at = NEVER  # that was of another one
@@ -310,7 +310,7 @@ class HttpClient:
         route = self.route
         if route is not None and route.name in names:
             self.is_last = True
-            self.conn.cut(now + route.plan.timeouts.drain, End.ROUTE_REMOVED)
+            self.conn.cut(now + route.timeouts.drain, End.ROUTE_REMOVED)
 
     def reset(self) -> None:
         """End by an RST: a proper end would look like the end of the answer."""
@@ -351,7 +351,7 @@ class HttpClient:
 
     def _deadline(self) -> float:
         conn, route = self.conn, self.conn.route
-        timeouts = self.plane.http.timeouts if route is None else route.plan.timeouts
+        timeouts = self.plane.http.timeouts if route is None else route.timeouts
         if (self.inbox or not self.requests) and not self.wire.outbox:
             found = self.head_at + timeouts.request_head
         else:  # also while it does not read its answers

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
-from shared.stats import CONNECT_BUCKETS
 
 if TYPE_CHECKING:
     from shared.access_entry import Entry, RequestEntry
@@ -20,10 +18,7 @@ def observe_connect(exchange: Exchange, now: float) -> None:
     """A target was dialled for it: how long that took."""
     route = exchange.route
     assert route is not None
-    connect = route.counts.connect
-    elapsed = now - exchange.routed_at
-    connect.buckets[bisect_left(CONNECT_BUCKETS, elapsed)] += 1
-    connect.total += elapsed
+    route.tally.connected(now - exchange.routed_at)
 
 
 def tell(exchange: Exchange, end: End | None) -> None:
@@ -37,8 +32,8 @@ def tell(exchange: Exchange, end: End | None) -> None:
     if route is None:
         requests = exchange.client.conn.listener.counts.requests
     else:
-        counts = route.counts
-        requests = counts.requests if endpoint is None else endpoint.counts.requests
+        counts = route.tally.counts
+        requests = counts.requests if endpoint is None else endpoint.tally.counts.requests
         if counts.request is not None:
             counts.request.observe(now - exchange.began_at)
         if counts.first_byte is not None and endpoint is not None and exchange.first_byte_at:

@@ -31,7 +31,7 @@ class HttpDial(Dial):
     def start_with(self, endpoint: Endpoint) -> None:
         """Dial this endpoint first."""
         now = self.conn.plane.reactor.now
-        self._until = now + self.route.plan.timeouts.connect
+        self._until = now + self.route.timeouts.connect
         self._try_from(endpoint, now)
 
     def arrived(

@@ -112,7 +112,7 @@ class Exchange:
                 self._no_route(is_tls)
             return
         self.route, self.http = route, http
-        route.counts.received += self.head_size
+        route.tally.received += self.head_size
         self.about = about = describe(
             client.origin, request, http.forwarders, self.plane.http.make_id(), found.params,
             route.name,
@@ -162,7 +162,7 @@ class Exchange:
         endpoint = route.balancer.pick(self.plane.reactor.now)
         if endpoint is None:
             for target in route.balancer.targets:
-                failures = target.counts.connect_failures
+                failures = target.tally.counts.connect_failures
                 failures["unresolved"] = failures.get("unresolved", 0) + 1
             self.unreachable(End.CONNECT_FAILED, "no target has an address")
             return
@@ -216,7 +216,7 @@ class Exchange:
             self.request, about, client.origin, up.endpoint.target.name, upgrade=self.upgrade,
             expects_continue=self.request.fields.expects_continue,
         )  # fmt: skip
-        up.endpoint.counts.sent += len(head)
+        up.endpoint.tally.sent += len(head)
         wire.send(header + head if header else head)
         if self.request.length == 0:
             self.is_sent = True
@@ -358,7 +358,7 @@ class Exchange:
         """When it is late if nothing more happens, and what that is called."""
         conn, route = self.client.conn, self.route
         assert route is not None
-        timeouts = route.plan.timeouts
+        timeouts = route.timeouts
         found, end = NEVER, End.IDLE_TIMEOUT
         if timeouts.idle:
             found = conn.active_at + timeouts.idle

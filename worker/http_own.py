@@ -85,7 +85,7 @@ def _say(exchange: Exchange, data: bytes) -> None:
     exchange.first_byte_at = exchange.plane.reactor.now
     exchange.sent += len(data) - data.index(HEAD_END) - len(HEAD_END)
     if exchange.route is not None:
-        exchange.route.counts.sent += len(data)
+        exchange.route.tally.sent += len(data)
     client.wire.send(data)
     if client.wire.is_lost:
         client.gone(End.CLIENT_RESET)

@@ -59,9 +59,9 @@ class Upstream:
         self.idle_at = 0.0
         self.limit_s = 0.0
         self.slot = NO_SLOT
-        counts = endpoint.counts
-        counts.total += 1
-        counts.active += 1
+        tally = endpoint.tally
+        tally.total += 1
+        tally.active += 1
         plane.reactor.table[fd] = self
 
     @property
@@ -87,7 +87,7 @@ class Upstream:
             return
         self.is_closed = True
         self.exchange = None
-        self.endpoint.counts.active -= 1
+        self.endpoint.tally.active -= 1
         if self.slot != NO_SLOT:
             self.plane.http.kept.discard(self)
         if self.is_kept:

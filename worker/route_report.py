@@ -7,47 +7,64 @@ from itertools import islice
 from typing import Final
 
 from shared.stats import RouteCounts
-from worker.generation import Route
+from worker.generation import Lasting, Route
+from worker.tally import RouteTally
 
 # To find and to send so many takes 1 + 1 ms where all were used; traffic goes on in between.
 ROUTES_A_PART: Final = 1000
 
 
 def parts(
-    lasting: Mapping[str, RouteCounts], served: Mapping[str, Route], now: float
+    lasting: Lasting, served: Mapping[str, Route], now: float
 ) -> Iterator[tuple[dict[str, RouteCounts], bool]]:
     """Counters by route, some routes at a time, each with whether no part follows.
 
     There is one part at least. ``served``: the routes of the committed generation; ``now`` is
     monotonic. Counters that come into being meanwhile wait for the next report.
     """
-    counters = list(lasting.items())
-    last = max(0, len(counters) - 1) // ROUTES_A_PART
-    each = iter(counters)
+    names, tallies = list(lasting.tallies), list(lasting.tallies.values())
+    last = max(0, len(names) - 1) // ROUTES_A_PART
+    each = zip(names, tallies, strict=True)  # which leaves the collector no pairs
     for part in range(last + 1):
-        yield told_routes(islice(each, ROUTES_A_PART), served, now), part == last
+        some = islice(each, ROUTES_A_PART)
+        yield told_routes(some, served, lasting.failing, now), part == last
 
 
 def told_routes(
-    counters: Iterable[tuple[str, RouteCounts]], served: Mapping[str, Route], now: float
+    tallies: Iterable[tuple[str, RouteTally]],
+    served: Mapping[str, Route],
+    failing: set[str],
+    now: float,
 ) -> dict[str, RouteCounts]:
     """Those that have something to say.
 
     A route that nobody has used and whose targets are up says nothing: thousands of them would be
-    sent for it.
+    sent for it. ``failing``: the names of routes of which a dial failed; who is up again leaves it.
     """
     told: dict[str, RouteCounts] = {}
-    for name, counts in counters:
-        route = served.get(name)
-        counts.draining = counts.active if route is None else 0
-        if counts.total or counts.requests:
+    for name, tally in tallies:
+        counts = tally.counts
+        if tally.total or tally.received:  # of HTTP: a request on another route's connection
+            tally.tell()
+            route = served.get(name)
+            counts.draining = tally.active if route is None else 0
             told[name] = counts
-            if route is not None:
-                for target in route.balancer.targets:
-                    target.judge(now)
+            if failing and name in failing:
+                _judge(name, route, failing, now)
         else:
             for one in counts.targets.values():
-                if one.requests or not one.is_up:
+                if not one.is_up:
                     told[name] = counts
                     break
     return told
+
+
+def _judge(name: str, route: Route | None, failing: set[str], now: float) -> None:
+    """Note which targets are up; with all of them up there is nothing to come back for."""
+    is_down = False
+    if route is not None:
+        for target in route.balancer.targets:
+            target.judge(now)
+            is_down = is_down or not target.tally.counts.is_up
+    if not is_down:
+        failing.discard(name)

@@ -83,6 +83,20 @@ def test_a_dead_address_of_a_name_is_tried_last() -> None:
         assert plane.target_counts(name).connect_failures == {"refused": 1}
 
 
+def test_a_target_is_down_until_a_dial_succeeds() -> None:
+    """It is reported as down while all its endpoints are marked, up once one has answered."""
+    with running() as plane:
+        path = str(plane.directory() / "target")
+        missing = TargetPlan(name="late", path=path)
+        listener = plane.serve(missing)
+        assert plane.target_counts(missing).is_up
+        assert read_to_end(plane.connect(listener)) == b""
+        assert not plane.target_counts(missing).is_up
+        use(plane, plane.connect(listener), plane.target(path=path))
+        plane.wait_ends({"connect_failed": 1, "client_closed": 1})
+        assert plane.target_counts(missing).is_up
+
+
 def test_shares_by_weight() -> None:
     """Weights 3 and 1 share eight connections as 6 and 2; weight 0 gets none."""
     with running() as plane:

@@ -158,6 +158,31 @@ def test_filter_can_be_taken_off_twice() -> None:
         syn_filter.detach(server)
 
 
+def test_whether_someone_waits_is_known_of_every_socket(
+    listeners: Listeners, tmp_path: Path
+) -> None:
+    """Of those that share a port, of a Unix socket, and of one that does not listen yet."""
+    port, path = free_port(), str(tmp_path / "s")
+    unix = ListenerPlan(id=2, name=f"unix:{path}", host="", port=0, path=path)
+    listeners.open([plan(1, "127.0.0.1", port), unix])
+    listeners.open([plan(3, "0.0.0.0", port)])
+    every = [1, 2, 3, 4]  # nobody holds the last
+    assert not listeners.held[3].is_listening
+    assert not listeners.wait_in(every)
+    for _ in range(8):  # they meet several of the sockets
+        with connect(port):
+            assert listeners.wait_in([1])
+            assert not listeners.wait_in([2, 3])
+            assert sum(waiting(one) for one in listeners.held[1].sockets) == 1
+        assert not listeners.wait_in(every)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        assert listeners.wait_in(every)
+        assert not listeners.wait_in([1, 3])
+        assert waiting(listeners.held[2].sockets[0]) == 1
+    assert not listeners.wait_in(every)
+
+
 def test_unix_socket_that_someone_serves_is_not_taken(listeners: Listeners, tmp_path: Path) -> None:
     """A socket file with a listener behind it stays; the start is refused."""
     path = str(tmp_path / "s")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.helpers.sockets import free_port, is_refused
 from tests.helpers.waiting import wait_until
 
 ID = 1
+UNIX = 2
 SYN_AGAIN_S = 3.0  # a SYN that was dropped is sent again after one second
 CLOSED_S = 4.0  # design section 2
 
@@ -55,32 +58,43 @@ class NoWorkers:
 
 
 class Site:
-    """One listener on its way out."""
+    """A TCP port and a Unix socket that may leave."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.port = free_port()
+        self.path = str(directory / "socket")
         self.listeners = Listeners()
-        name = f"127.0.0.1:{self.port}"
-        plan = ListenerPlan(id=ID, name=name, host="127.0.0.1", port=self.port, sockets=2)
-        self.listeners.open([plan])
+        names = f"127.0.0.1:{self.port}", f"unix:{self.path}"
+        self.listeners.open(
+            [
+                ListenerPlan(id=ID, name=names[0], host="127.0.0.1", port=self.port, sockets=2),
+                ListenerPlan(id=UNIX, name=names[1], host="", port=0, path=self.path),
+            ]
+        )
         self.pool = NoWorkers()
         pool: Any = self.pool
         log = Logging(LogSettings(level="error")).logger
         self.retirement = Retirement(pool, self.listeners, log)
 
-    async def closed_after(self) -> float:
-        """Wait until it is closed; returns how long that took, in seconds."""
+    async def closed_after(self, listener: int = ID) -> float:
+        """Wait until it is closed and refuses; returns how long that took, in seconds."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         held = self.listeners.held
-        await asyncio.to_thread(wait_until, lambda: ID not in held, "it is closed", CLOSED_S)
-        return loop.time() - begun
+        await asyncio.to_thread(wait_until, lambda: listener not in held, "it is closed", CLOSED_S)
+        after = loop.time() - begun
+        assert self.is_refused(listener)
+        return after
 
-    def dial(self) -> socket.socket:
+    def is_refused(self, listener: int) -> bool:
+        """Whether nobody listens there; a Unix socket leaves no file behind."""
+        return is_refused(self.port) if listener == ID else not Path(self.path).exists()
+
+    def dial(self, listener: int = ID) -> socket.socket:
         """Begin a connection."""
-        one = socket.socket()
+        one = socket.socket(socket.AF_UNIX if listener == UNIX else socket.AF_INET)
         one.setblocking(False)
-        one.connect_ex(("127.0.0.1", self.port))
+        one.connect_ex(self.path if listener == UNIX else ("127.0.0.1", self.port))
         return one
 
 
@@ -88,12 +102,13 @@ def run(scenario: Callable[[Site], Coroutine[Any, Any, None]]) -> None:
     """Run it, and close what is left."""
 
     async def main() -> None:
-        site = Site()
-        try:
-            await scenario(site)
-        finally:
-            site.retirement.cancel()
-            site.listeners.close(list(site.listeners.held))
+        with tempfile.TemporaryDirectory() as directory:
+            site = Site(Path(directory))
+            try:
+                await scenario(site)
+            finally:
+                site.retirement.cancel()
+                site.listeners.close(list(site.listeners.held))
 
     asyncio.run(main())
 
@@ -121,7 +136,6 @@ def test_a_port_that_leaves_again_has_its_full_time(monkeypatch: pytest.MonkeyPa
             site.retirement.returned()
         site.retirement.begin([ID])
         assert await site.closed_after() >= 0.4
-        assert is_refused(site.port)
 
     run(scenario)
 
@@ -143,31 +157,30 @@ def test_a_port_leaves_once_all_who_asked_have_read_the_answer(
                     assert await asyncio.to_thread(is_through, dial, 0.2)
             reader.set_result(None)
         await site.closed_after()
-        assert is_refused(site.port)
 
     run(scenario)
 
 
+@pytest.mark.parametrize(("waits", "empty"), [(ID, UNIX), (UNIX, ID)])
 def test_a_port_closes_once_nothing_waits_there_though_a_worker_hangs(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, waits: int, empty: int
 ) -> None:
-    """SYNs are dropped no longer than need be, and who waits is accepted first."""
+    """Who waits is accepted first, and holds up no port of the other kind."""
     monkeypatch.setattr(module, "_ANSWER_S", 0.0)
     monkeypatch.setattr(module, "_ACCEPT_S", 60.0)  # a worker that hangs would hold it so long
 
     async def scenario(site: Site) -> None:
         site.pool.hangs()
-        with site.dial() as dial:
+        with site.dial(waits) as dial:
             assert await asyncio.to_thread(is_through, dial, 1.0)
-            site.retirement.begin([ID])
-            await site.pool.is_asked.wait()
+            site.retirement.begin([ID, UNIX])
+            await site.closed_after(empty)
             for _ in range(20):
-                assert ID in site.listeners.held
+                assert waits in site.listeners.held
                 await site.pool.wait(lambda: False, 0.02)
-            waiting = [one for one in site.listeners.held[ID].sockets if is_readable(one)]
+            waiting = [one for one in site.listeners.held[waits].sockets if is_readable(one)]
             waiting[0].accept()[0].close()
-            await site.closed_after()
-        assert is_refused(site.port)
+            await site.closed_after(waits)
 
     run(scenario)
 
@@ -187,7 +200,6 @@ def test_a_port_lets_nobody_in_for_a_generation_that_may_be_refused() -> None:
             assert not await asyncio.to_thread(is_through, dial, 0.2)
             site.retirement.resume()
             await site.closed_after()
-        assert is_refused(site.port)
 
     run(scenario)
 
@@ -204,10 +216,10 @@ def test_a_port_that_is_back_serves_whose_syn_was_dropped() -> None:
             await asyncio.sleep(0)
             site.pool.may_close.set()
             await back
-            assert site.listeners.names() == []
+            assert site.listeners.names() == [f"unix:{site.path}"]
             assert site.listeners.listen() == []
             site.retirement.returned()
             assert await asyncio.to_thread(is_through, dial, SYN_AGAIN_S)
-        assert site.listeners.names() == [f"127.0.0.1:{site.port}"]
+        assert site.listeners.names() == [f"127.0.0.1:{site.port}", f"unix:{site.path}"]
 
     run(scenario)

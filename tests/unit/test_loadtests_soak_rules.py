@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from loadtests.soak_judge import (
     judge_stop,
 )
 from loadtests.soak_log import UNWRITTEN, LogReader, LogSums, judge_log
-from loadtests.soak_memory import LEAST, SETTLE_S, Memory, judge_descriptors
+from loadtests.soak_memory import LEAST, MORE_OPEN, SETTLE_S, Memory, Trend, judge_descriptors
 from loadtests.soak_proxy import Figures
 from loadtests.soak_verdict import Killed
 from loadtests.soak_wire import (
@@ -215,13 +216,15 @@ def test_log_is_read_over_rotations(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["access.log"]
 
 
-def figures(role: str, kib: int, descriptors: int = 60, workers: int = 0) -> Figures:
+def figures(
+    role: str, kib: int, descriptors: int = 60, workers: int = 0, connections: int = 5
+) -> Figures:
     """A sample of one process."""
     return Figures(
         role=role,
         pid=1,
         incarnation=0,
-        connections=5,
+        connections=connections,
         descriptors=descriptors,
         pss_kib=kib,
         anonymous_kib=kib,
@@ -230,27 +233,93 @@ def figures(role: str, kib: int, descriptors: int = 60, workers: int = 0) -> Fig
     )
 
 
-@pytest.mark.parametrize(("kib_a_sample", "is_wrong"), [(0, False), (20, False), (400, True)])
-def test_memory_that_grows_is_wrong(kib_a_sample: int, is_wrong: bool) -> None:
-    """Quarters are compared; what a process does while it settles is not looked at."""
+def trend_of(kib: Sequence[float], connections: Sequence[int] = ()) -> Trend:
+    """Of a worker with a sample a second, once it has settled."""
     memory = Memory()
-    for second in range(int(SETTLE_S) + 4 * LEAST):
-        kib = 10_000 if second < SETTLE_S else 30_000 + kib_a_sample * second
-        memory.add(float(second), [figures("worker", kib)])
+    for second in range(int(SETTLE_S)):
+        memory.add(float(second), [figures("worker", 10_000)])
+    for place, one in enumerate(kib):
+        sample = figures("worker", int(one), connections=connections[place] if connections else 5)
+        memory.add(SETTLE_S + place, [sample])
     (found,) = memory.trends()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kib_a_second", "step_s", "is_wrong"),
+    [
+        (4 * LEAST, 0.0, 1, False),
+        (4 * LEAST, 20.0, 1, False),
+        (4 * LEAST, 400.0, 1, True),
+        (70, 65.0, 1, False),
+        (70, 100.0, 1, True),
+        (70, 100.0, 3, True),  # with each reload
+        (600, 7.0, 1, False),
+        (600, 12.0, 1, True),
+        (600, 12.0, 3, True),
+        (600, 12.0, 30, True),  # with each kill
+        (600, 30.0, 35, True),  # arenas of 1 MiB
+        (3600, 2.0, 3, True),
+    ],
+)
+def test_memory_that_grows_is_wrong(
+    seconds: int, kib_a_second: float, step_s: int, is_wrong: bool
+) -> None:
+    """Steadily or in steps; what a process does while it settles is not looked at."""
+    kib = [30_000 + kib_a_second * (second - second % step_s) for second in range(seconds)]
+    found = trend_of(kib)
     assert bool(found.wrong) is is_wrong
-    assert found.samples == 4 * LEAST
+    assert found.samples == seconds
 
 
 @pytest.mark.parametrize("at", range(0, 4 * LEAST, 5))
 def test_a_heap_that_takes_a_step_is_flat(at: int) -> None:
     """However high it is, and wherever: a leak does not stop."""
-    memory = Memory()
-    for second in range(int(SETTLE_S) + 4 * LEAST):
-        kib = 30_000 if second < SETTLE_S + at else 40_000
-        memory.add(float(second), [figures("worker", kib)])
-    (found,) = memory.trends()
+    kib = [30_000 if second < at else 40_000 for second in range(4 * LEAST)]
+    assert trend_of(kib).wrong == []
+
+
+@pytest.mark.parametrize(
+    "quarters", [(26.8, 31.1, 35.5, 35.5), (30.1, 35.70, 35.70, 35.71), (30.0, 30.0, 36.0, 42.0)]
+)
+def test_a_heap_that_is_flat_for_a_quarter_does_not_leak(quarters: Sequence[float]) -> None:
+    """Workers behind a path of 50 ms, while ever more connections were open; by quarters."""
+    assert trend_of([mib * 1024 for mib in quarters for _ in range(LEAST)]).wrong == []
+
+
+# A worker behind a path of 50 ms in a soak of 100 s, every third second of it: MiB, connections.
+_MIB = [
+    *(31.1, 31.7, 31.7, 31.7, 31.9, 33.7, 33.7, 33.6, 33.9, 33.9, 33.9, 33.9, 34.0, 34.2, 34.6),
+    *(34.6, 34.6, 34.9, 35.1, 35.1, 35.1, 35.1, 36.2, 36.2, 36.2, 36.3, 36.3, 38.9, 39.3, 39.3),
+    *(39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.3, 39.5, 46.5),
+]
+_OPEN = [
+    *(393, 25, 26, 24, 467, 486, 522, 548, 646, 663, 623, 676, 591, 507, 21, 20, 19, 141, 498),
+    *(554, 523, 543, 761, 654, 669, 642, 667, 1105, 681, 649, 787, 16, 18, 76, 149, 190, 178, 271),
+    *(388, 404, 747, 865, 1006, 1602),
+]
+
+
+def test_a_heap_grows_with_the_most_connections_ever_open() -> None:
+    """Which is no leak; a leak shows all the same while that record stands."""
+    kib = [mib * 1024 for mib in _MIB for _ in range(3)]
+    connections = [count for count in _OPEN for _ in range(3)]
+    found = trend_of(kib, connections)
     assert found.wrong == []
+    assert found.most == 1105
+    leak = [value + 200 * second for second, value in enumerate(kib)]
+    assert "at most 1105 open" in trend_of(leak, connections).wrong[0]
+
+
+def test_only_more_connections_than_ever_excuse_growth() -> None:
+    """A heap that rises by quarters is judged while the record stood, here in the middle."""
+    count = [*range(100, 1300, 20), *[1300] * 34, *range(1320, 2240, 20)]
+    kib = [24_000 + 14 * most for most in count]
+    assert trend_of(kib).wrong
+    assert trend_of(kib, [2240, *count[1:]]).wrong  # there were as many before
+    found = trend_of(kib, count)
+    assert found.wrong == []
+    assert 1300 <= found.most <= 1300 + MORE_OPEN
 
 
 def test_descriptors_that_grow_are_wrong() -> None:

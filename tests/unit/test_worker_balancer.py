@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from socket import AF_INET, AF_INET6, AF_UNIX
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from shared.plan import TargetPlan
 from shared.stats import TargetCounts
 from worker.balancer import LONGEST_SCHEDULE, MARK_S, Balancer, BalanceState, Target, schedule
+from worker.tally import TargetTally
 
 Addresses = Mapping[str, Sequence[str]]
 
@@ -21,7 +23,7 @@ def balancer(
 ) -> Balancer:
     """A balancer over these targets."""
     state = state or BalanceState()
-    made = Balancer([Target(plan, TargetCounts(), state) for plan in plans], state)
+    made = Balancer([Target(plan, TargetTally(TargetCounts()), state) for plan in plans], state)
     made.resolve(addresses or {})
     return made
 
@@ -190,12 +192,12 @@ def test_addresses_as_connect_wants_them() -> None:
     """Host and port, a path for a Unix socket, None where the port is the client's."""
     state = BalanceState()
     made = [
-        Target(TargetPlan(name="a", host="10.0.0.1", port=80), TargetCounts(), state),
-        Target(TargetPlan(name="b", path="/run/b.sock"), TargetCounts(), state),
-        Target(TargetPlan(name="c", host="::1"), TargetCounts(), state),
+        Target(TargetPlan(name="a", host="10.0.0.1", port=80), TargetTally(TargetCounts()), state),
+        Target(TargetPlan(name="b", path="/run/b.sock"), TargetTally(TargetCounts()), state),
+        Target(TargetPlan(name="c", host="::1"), TargetTally(TargetCounts()), state),
     ]
     for target in made:
         target.resolve({})
     found = [target.endpoints[0] for target in made]
     assert [endpoint.address for endpoint in found] == [("10.0.0.1", 80), "/run/b.sock", None]
-    assert [endpoint.is_v6 for endpoint in found] == [False, False, True]
+    assert [endpoint.family for endpoint in found] == [AF_INET, AF_UNIX, AF_INET6]

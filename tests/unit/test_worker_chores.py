@@ -10,12 +10,12 @@ import pytest
 
 from shared.messages import Prepare
 from shared.plan import Endpoints, ListenerPlan, TargetPlan
-from shared.stats import RouteCounts, TargetCounts
 from tests.helpers.routes import LISTENER, route
 from worker.chores import MOST_A_TICK, Chores
 from worker.generation import FREED_A_SLICE, RESOLVED_A_SLICE, Generation, Lasting
 from worker.limits import private_limits
 from worker.route_report import ROUTES_A_PART, parts, told_routes
+from worker.tally import RouteTally
 from worker.tls_contexts import Contexts
 
 CONTEXTS = Contexts()  # ctypes leaves the collector something of each
@@ -164,39 +164,58 @@ def test_nothing_of_an_old_generation_is_left_for_the_collector() -> None:
 
 def test_counters_of_many_routes_come_in_parts() -> None:
     """Every used route is in one of them, and the last one says that it is."""
-    lasting = {f"r{number}": RouteCounts(total=1) for number in range(2 * ROUTES_A_PART + 1)}
+    lasting = Lasting()
+    for number in range(2 * ROUTES_A_PART + 1):
+        lasting.of(f"r{number}")[0].total = 1
     found = list(parts(lasting, {}, now=0.0))
     assert [is_end for _, is_end in found] == [False, False, True]
     assert max(len(routes) for routes, _ in found) == ROUTES_A_PART
-    assert [name for routes, _ in found for name in routes] == list(lasting)
-    assert list(parts({}, {}, now=0.0)) == [({}, True)]
+    assert [name for routes, _ in found for name in routes] == list(lasting.tallies)
+    assert list(parts(Lasting(), {}, now=0.0)) == [({}, True)]
 
 
 def test_what_drains_is_asked_of_routes_that_left() -> None:
     """As long as they have connections, and until they return."""
     lasting, both = Lasting(), generation(2).routes
-    lasting.counts = {name: route.counts for name, route in both.items()}
+    lasting.tallies = {name: route.tally for name, route in both.items()}
     one = {"r0": both["r0"]}
-    lasting.counts["r1"].active = 3
+    lasting.tallies["r1"].active = 3
     assert lasting.serve(one, both) == {"r1"}
     assert (lasting.draining(), lasting.removed) == (3, {"r1"})
     assert lasting.serve(both, one) == set()
     assert (lasting.draining(), lasting.removed) == (0, set())
     lasting.serve(one, both)
-    lasting.counts["r1"].active = 0
+    lasting.tallies["r1"].active = 0
     assert (lasting.draining(), lasting.leaving, lasting.removed) == (0, set(), {"r1"})
 
 
 def test_report_holds_routes_that_have_something_to_say() -> None:
     """Used ones, and those with a target that is down; of a removed one all drains."""
     made = generation(2)
-    lasting = {name: one.counts for name, one in made.routes.items()}
-    lasting["gone"] = RouteCounts(active=2, total=3)
-    lasting["down"] = RouteCounts(targets={"t": TargetCounts(is_up=False)})
+    lasting = {name: one.tally for name, one in made.routes.items()}
+    lasting["gone"], lasting["down"] = gone, down = RouteTally(), RouteTally()
+    gone.active, gone.total = 2, 3
+    down.target("t").counts.is_up = False
     lasting["r1"].active = lasting["r1"].total = 1
-    told = told_routes(lasting.items(), made.routes, now=0.0)
+    told = told_routes(lasting.items(), made.routes, set(), now=0.0)
     assert list(told) == ["r1", "gone", "down"]
     assert (told["r1"].draining, told["gone"].draining) == (0, 2)
-    made.routes["r1"].balancer.targets[0].endpoints[0].mark.failed_until = 5.0
-    assert not told_routes(lasting.items(), made.routes, now=4.0)["r1"].targets["t"].is_up
-    assert told_routes(lasting.items(), made.routes, now=6.0)["r1"].targets["t"].is_up
+
+
+def test_report_says_which_targets_are_down() -> None:
+    """As long as a failed dial marks all endpoints; a removed route is not looked at again."""
+    made = generation(2)
+    lasting = {name: one.tally for name, one in made.routes.items()}
+    lasting["gone"] = RouteTally()
+    for one in lasting.values():
+        one.total = 1
+    for name in ("r0", "r1"):
+        made.routes[name].balancer.targets[0].endpoints[0].mark.failed_until = 5.0
+    failing = {"r1", "gone"}
+
+    def up(now: float) -> list[bool]:
+        told = told_routes(lasting.items(), made.routes, failing, now)
+        return [told[name].targets["t"].is_up for name in ("r0", "r1")]
+
+    assert (up(4.0), failing) == ([True, False], {"r1"})
+    assert (up(6.0), failing) == ([True, True], set())
