@@ -10,14 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from math import gcd
 from socket import AF_INET, AF_INET6, AF_UNIX
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from shared.plan import TargetPlan
 from shared.units import is_ip
 from worker.tally import TargetTally
-
-if TYPE_CHECKING:
-    from worker.http_pool import Upstream
 
 MARK_S: Final = 10.0  # an endpoint whose dial failed is tried last this long (design section 4)
 MOST_MARKS: Final = 1000  # per route; a name may have had any number of addresses in its life
@@ -25,13 +22,12 @@ LONGEST_SCHEDULE: Final = 1000  # entries; weights beyond are scaled down
 
 
 class Mark:
-    """What is remembered of one endpoint. ``kept``: connections that wait for a request."""
+    """What is remembered of one endpoint."""
 
-    __slots__ = ("failed_until", "kept")
+    __slots__ = ("failed_until",)
 
     def __init__(self) -> None:
         self.failed_until = 0.0
-        self.kept: list[Upstream] = []
 
 
 class BalanceState:
@@ -120,8 +116,7 @@ class Target:
 
 
 def _key(plan: TargetPlan, host: str) -> str:
-    # With the name: what is kept of TLS to it was verified for that.
-    return f"{plan.host}={host}{plan.path}:{plan.port}"
+    return f"{host}{plan.path}:{plan.port}"
 
 
 def schedule(weights: Sequence[int]) -> list[int]:

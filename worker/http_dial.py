@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shared.ends import End
 from worker.dial import Dial
 from worker.http_count import observe_connect
-from worker.http_pool import Upstream
+from worker.http_pool import Upstream, place_of
 
 if TYPE_CHECKING:
     import _socket
@@ -45,7 +45,8 @@ class HttpDial(Dial):
         """As `Dial.arrived`."""
         conn, route, exchange = self.conn, self.route, self._exchange
         tls = None if side is None else side.tls
-        up = Upstream(conn.plane, route, endpoint, sock, fd, tls)
+        place = place_of(route, endpoint, conn.listener.port)
+        up = Upstream(conn.plane, route, endpoint, place, sock, fd, tls)
         header = b""
         if side is not None:
             up.wire.outbox = side.outbox

@@ -17,7 +17,7 @@ from worker.http_checks import admit, authenticated, check, find_route, has_poli
 from worker.http_count import tell
 from worker.http_dial import HttpDial
 from worker.http_own import act, fail, unreachable
-from worker.http_pool import Upstream, take_kept
+from worker.http_pool import Upstream, place_of, take_kept
 from worker.http_wire import LOST
 from worker.reactor import ENDED as ANY_END
 from worker.reactor import OUT
@@ -175,16 +175,18 @@ class Exchange:
             upgrade = b""
         self.upgrade = upgrade
         may_repeat = request.length == 0 and request.method in IDEMPOTENT
+        port = self.client.conn.listener.port
         if route.send_header is not None:
             own = self.client.own
             if own is not None:
                 self.client.own = None
-                if own.is_good_for(route, now, only_fresh=not may_repeat):
+                if own.is_good_for(route, port, now, only_fresh=not may_repeat):
                     self.use(own)
                     return
                 own.close()
-        elif endpoint.mark.kept:
-            kept = take_kept(endpoint, route.upstream, now, only_fresh=not may_repeat)
+        else:
+            pools, place = self.plane.http.pools, place_of(route, endpoint, port)
+            kept = take_kept(pools, place, endpoint, now, only_fresh=not may_repeat)
             if kept is not None:
                 self.use(kept)
                 return

@@ -18,7 +18,7 @@ from worker.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
     from shared.plan import HttpPlan
-    from worker.http_pool import Upstream
+    from worker.http_pool import Place, Upstream
 
 
 class Widest:
@@ -45,6 +45,7 @@ class HttpPlane:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self.kept: TimerWheel[Upstream] = TimerWheel(TICK_S, now)
+        self.pools: dict[Place, list[Upstream]] = {}
         self.limits = HeadLimits()
         self.forwarders: tuple[Forwarders, ...] = ()  # all lists of trusted ones
         self.timeouts = Timeouts()

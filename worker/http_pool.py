@@ -1,12 +1,13 @@
 """Connections to targets: the one that an exchange has, and those that are kept for the next.
 
-Kept ones lie with the endpoint's mark, which lives on over reloads by route and address: the one
-that was used last is taken first, so that what a target needs no more grows old and is closed.
+Kept ones lie by where they lead and how they were dialled, whatever route did it, and live on over
+reloads: the one that was used last is taken first, so that what a target needs no more grows old
+and is closed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from worker.coded_side import CodedSide
 from worker.http_wire import NOTHING, Wire
@@ -27,12 +28,27 @@ MOST_KEPT: Final = 256  # per endpoint and worker
 FRESH_S: Final = 1.0  # idle for less: good for a request that may not be sent twice
 
 
+# An address as connect(2) wants it; with TLS, beside it what the handshake verifies and shows.
+Place: TypeAlias = str | tuple[object, ...]
+
+
+def place_of(route: Route, endpoint: Endpoint, port: int) -> Place:
+    """Where a connection of this route to this endpoint leads. ``port``: that the client came in
+    on, for targets that preserve it.
+    """
+    address = endpoint.address or (endpoint.host, port)
+    upstream = route.upstream
+    if upstream is None:
+        return address
+    return address, upstream.identity(endpoint.target.host)
+
+
 class Upstream:
     """One connection to a target. ``is_kept``: it has carried a request before this one."""
 
     __slots__ = (
-        "context", "endpoint", "exchange", "has_end", "header", "idle_at", "inbox", "is_closed",
-        "is_kept", "is_readable", "limit_s", "plane", "route", "slot", "wire",
+        "endpoint", "exchange", "has_end", "header", "idle_at", "inbox", "is_closed",
+        "is_kept", "is_readable", "limit_s", "place", "plane", "route", "slot", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -40,14 +56,15 @@ class Upstream:
         plane: DataPlane,
         route: Route,
         endpoint: Endpoint,
+        place: Place,
         sock: _socket.socket,
         fd: int,
         tls: Tls | None,
     ) -> None:
         self.plane = plane
         self.endpoint = endpoint
+        self.place = place
         self.route = route.name
-        self.context: object = route.upstream  # kept only for those who would dial the same way
         self.header = (route.plan.send_proxy, route.plan.send_proxy_tlvs)  # how it began
         self.wire = Wire(plane.reactor, sock, fd, tls, wants_out=True)
         self.exchange: Exchange | None = None
@@ -91,9 +108,12 @@ class Upstream:
         if self.slot != NO_SLOT:
             self.plane.http.kept.discard(self)
         if self.is_kept:
-            kept = self.endpoint.mark.kept
-            if self in kept:
+            pools = self.plane.http.pools
+            kept = pools.get(self.place)
+            if kept is not None and self in kept:
                 kept.remove(self)
+                if not kept:
+                    del pools[self.place]
         reactor = self.plane.reactor
         reactor.table.pop(self.wire.fd, None)
         tls = self.wire.tls
@@ -118,9 +138,11 @@ class Upstream:
         self.limit_s = idle_s
         self.plane.http.kept.arm(self, self.idle_at + idle_s)
 
-    def is_good_for(self, route: Route, now: float, *, only_fresh: bool) -> bool:
+    def is_good_for(self, route: Route, port: int, now: float, *, only_fresh: bool) -> bool:
         """Whether a later request of the same client may have it, perhaps behind a reload."""
-        if self.is_closed or self.context is not route.upstream or self.route != route.name:
+        if self.is_closed or self.route != route.name:
+            return False
+        if self.place != place_of(route, self.endpoint, port):
             return False
         plan = route.plan
         if self.header != (plan.send_proxy, plan.send_proxy_tlvs):
@@ -145,16 +167,27 @@ class Upstream:
 
     def keep(self, idle_s: float) -> None:
         """Nobody needs it now: wait for the next request, ``idle_s`` at the most."""
-        kept = self.endpoint.mark.kept
+        pools = self.plane.http.pools
+        kept = pools.get(self.place)
         self.exchange = None
-        if idle_s <= 0 or len(kept) >= MOST_KEPT or self.wire.outbox:
+        is_full = kept is not None and len(kept) >= MOST_KEPT
+        if idle_s <= 0 or is_full or self.wire.outbox:
             self.close()
             return
+        if kept is None:
+            kept = pools[self.place] = []
         self.is_kept = True
         self.idle_at = now = self.plane.reactor.now
         self.limit_s = idle_s
         kept.append(self)
         self.plane.http.kept.arm(self, now + idle_s)
+
+    def move_to(self, endpoint: Endpoint) -> None:
+        """Count under this endpoint from now on, perhaps of another route."""
+        if self.endpoint is not endpoint:
+            self.endpoint.tally.active -= 1
+            endpoint.tally.active += 1
+            self.endpoint = endpoint
 
     def on_deadline(self, now: float) -> None:
         """Its time in the wheel has come; it may have been used since."""
@@ -167,18 +200,28 @@ class Upstream:
 
 
 def take_kept(
-    endpoint: Endpoint, context: object, now: float, *, only_fresh: bool
+    pools: dict[Place, list[Upstream]],
+    place: Place,
+    endpoint: Endpoint,
+    now: float,
+    *,
+    only_fresh: bool,
 ) -> Upstream | None:
-    """One that waits at this endpoint; None: dial. ``only_fresh``: see FRESH_S."""
-    kept = endpoint.mark.kept
+    """One that waits there, for a request to this endpoint; None: dial. ``only_fresh``: see
+    FRESH_S.
+    """
+    kept = pools.get(place)
     while kept:
-        found = kept.pop()
+        found = kept[-1]
         idle_s = now - found.idle_at
-        if found.context is not context or idle_s >= found.limit_s:
+        if idle_s >= found.limit_s:
             found.close()
             continue
         if only_fresh and idle_s >= FRESH_S:
-            kept.append(found)
             return None
+        kept.pop()
+        if not kept:
+            del pools[place]
+        found.move_to(endpoint)
         return found
     return None

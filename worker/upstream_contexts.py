@@ -79,6 +79,10 @@ class UpstreamContext:
         except (ValueError, TypeError) as error:  # not ASCII; a NUL in it
             raise ssl.SSLError(f"{name!r} is no name of a TLS server: {error}") from None
 
+    def identity(self, host: str) -> tuple[object, ...]:
+        """What is the same for connections to ``host`` that may stand for each other."""
+        return self._key, self._plan.server_name or host, self._plan.verify
+
     def _name(self, host: str) -> str:
         name = self._plan.server_name or host
         # A zone is no part of an address, a dot at the end none of a name (RFC 6066 section 3).

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import pytest
 
-from shared.plan import HttpPlan
+from shared.plan import HttpPlan, TargetPlan, UpstreamTlsPlan
 from shared.proxy_protocol import parse
 from tests.data_plane_sockets import Target, reset
+from tests.helpers.certificates import Authority
 from tests.helpers.http_talk import OK, Served, Talker, answer, get, post, route, serving
+from tests.helpers.tls_pairs import authority_plan
 from tests.helpers.waiting import wait_until
 from worker.http_pool import FRESH_S
 
@@ -178,8 +183,8 @@ def test_an_old_one_is_not_for_what_may_not_be_sent_twice(asked: bytes) -> None:
         served(client, server)
 
 
-def test_routes_do_not_share_them() -> None:
-    """Two routes to one address have each their own: what one says of TLS is not the other's."""
+def test_routes_to_one_address_share_them() -> None:
+    """What is kept counts for the target of the route whose request it carried last."""
     with serving() as plane:
         target = plane.target()
         listener = plane.listen()
@@ -188,12 +193,67 @@ def test_routes_do_not_share_them() -> None:
             route("s", listener, target, domains=("b.example",), http=HttpPlan(), order=1),
         )
         client, server = plane.pair(listener, target)
-        client.send(get(host="b.example"))
-        other = plane.accepted(target)
-        other.message()
-        other.send(OK)
-        assert client.message().body == b"ok"
-        served(client, server)
+        for host, name in (("b.example", "s"), ("a.example", "r"), ("b.example", "s")):
+            client.send(get(host=host))
+            server.message()
+            server.send(OK)
+            assert client.message().body == b"ok"
+            active = {one: plane.target_counts(target, one).active for one in ("r", "s")}
+            assert active == {"r": 0, "s": 0} | {name: 1}
+        assert target.has_none()
+        totals = [plane.target_counts(target, one).total for one in ("r", "s")]
+        requests = [plane.target_counts(target, one).requests for one in ("r", "s")]
+        assert (totals, requests) == ([1, 0], [{"2xx": 2}, {"2xx": 2}])
+        server.close()
+        wait_until(lambda: plane.target_counts(target, "s").active == 0, "its end was seen")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_reloads_leave_them(tls: bool, tmp_path: Path) -> None:
+    """The next generation dials the same place in the same way, so what is kept is good."""
+    with serving() as plane:
+        target, listener, authority = plane.target(), plane.listen(), Authority(tmp_path, "ca")
+        if tls:
+            files = authority.leaf("127.0.0.1")
+            plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            plane.tls_server.load_cert_chain(files.cert, files.key)
+        plans = [UpstreamTlsPlan(ca=0) if tls else None] * 2
+        plans.append(UpstreamTlsPlan(ca=0, server_name="localhost") if tls else None)
+        for number, plan in enumerate(plans):
+            plane.commit(
+                route("r", listener, target, http=HttpPlan(), upstream_tls=plan),
+                authorities=[authority_plan(authority)],
+            )
+            if number == 0:
+                client, server = plane.pair(listener, target)
+            elif number == 1 or not tls:
+                served(client, server)
+        if tls:  # another name is to be verified: what is kept was not asked for it
+            client.send(get())
+            with pytest.raises(ssl.SSLError, match="certificate"):
+                plane.accepted(target)
+            assert client.message().status == 502
+
+
+def test_a_target_that_keeps_the_port_is_one_for_each() -> None:
+    """A request that came in on one port never goes where another one leads."""
+    with serving() as plane:
+        listeners = [plane.listen(), plane.listen()]
+        targets = [plane.target("127.0.0.2", port=one.port) for one in listeners]
+        same = TargetPlan(name="same", host="127.0.0.2")
+        plane.commit(
+            *(
+                route(f"r{number}", one, same, http=HttpPlan(), order=number)
+                for number, one in enumerate(listeners)
+            )
+        )
+        pairs = [
+            plane.pair(listener, target)
+            for listener, target in zip(listeners, targets, strict=True)
+        ]
+        for client, server in pairs * 2:
+            served(client, server)
+        assert all(target.has_none() for target in targets)
 
 
 # -- send_proxy --------------------------------------------------------------------------------

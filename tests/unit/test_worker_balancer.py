@@ -130,18 +130,6 @@ def test_what_takes_no_turns_has_no_marks() -> None:
     assert less.has(less.targets[1].endpoints[0].mark)
 
 
-def test_two_names_of_one_address_are_not_one() -> None:
-    """What is known of the address by one name, kept connections too, is not the other's."""
-    addresses = {"a": ["10.0.0.1"], "b": ["10.0.0.1"]}
-    state = BalanceState()
-    both = balancer(plan("a"), plan("b"), addresses=addresses, state=state)
-    first, second = (target.endpoints[0].mark for target in both.targets)
-    assert first is not second
-    only = balancer(plan("b"), addresses=addresses, state=state)
-    assert only.has(second)
-    assert not only.has(first)
-
-
 def test_with_all_marked_one_is_tried_all_the_same() -> None:
     """Down everywhere is no reason to refuse without a try."""
     two = balancer(plan("10.0.0.1"), plan("10.0.0.2"))
