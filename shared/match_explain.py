@@ -6,7 +6,7 @@ opinion on it in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -29,7 +29,8 @@ from shared.match_criteria import (
     versions_hold,
 )
 from shared.match_fields import RequestFields, tests_of
-from shared.networks import parse_network
+from shared.match_forwarders import forwarders_of_clients
+from shared.networks import Network, parse_network
 from shared.path_index import NO_PATH, PathPattern
 from shared.plan import RoutePlan
 from shared.units import short
@@ -47,13 +48,15 @@ class Explanation(Struct, Generic[V], frozen=True):
 
 class Question(NamedTuple):
     """What is known of a client. ``is_tls`` None: it has sent nothing. ``request`` None: none has
-    been read; with ``is_tls``, one that came through TLS that ended here.
+    been read; with ``is_tls``, one that came through TLS that ended here. ``of_lists``: who the
+    client is by the word of lists of forwarders, where that is not the connection's address.
     """
 
     client: Client
     is_tls: bool | None
     hello: Offer | None
     request: Request | None
+    of_lists: Mapping[frozenset[str], Client]
 
     @property
     def name(self) -> str:
@@ -84,9 +87,9 @@ def explained(
 
 def _judged(route: RoutePlan, listener: int, question: Question) -> tuple[Rank, str]:
     """The rank of a route, by what of it holds where something does, and "" or why it is out."""
-    client, name = question.client, question.name
+    name = question.name
     networks = list(map(parse_network, route.client_ips))
-    within = [one for one in networks if client is not None and one.contains(*client)]
+    within = _within(route, networks, question)
     domains = [one for one in route.domains if domain_holds(one, name)]
     patterns = list(map(PathPattern, match_of(route).paths))
     request = question.request
@@ -109,6 +112,20 @@ def _judged(route: RoutePlan, listener: int, question: Question) -> tuple[Rank, 
     if not why and request is not None:
         why = _why_not_request(route, request, bool(paths) or not patterns)
     return rank, why
+
+
+def _within(route: RoutePlan, networks: list[Network], question: Question) -> list[Network]:
+    """Those of its ``client_ips`` that hold, or may hold for what a forwarder brings."""
+    client, believed = question.client, forwarders_of_clients(route)
+    if question.request is not None:
+        client = question.of_lists.get(believed, client)
+    elif route.terminate is not None and _holding(map(parse_network, believed), client):
+        return networks
+    return _holding(networks, client)
+
+
+def _holding(networks: Iterable[Network], client: Client) -> list[Network]:
+    return [one for one in networks if client is not None and one.contains(*client)]
 
 
 def _why_not_kind(route: RoutePlan, question: Question) -> str:

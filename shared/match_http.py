@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from shared.by_network import ByNetwork, Client
+from shared.http.forwarding import Forwarders, forwarders_of
 from shared.http.head import Request
 from shared.match_criteria import (
     LAST,
@@ -28,6 +29,7 @@ from shared.match_criteria import (
     wildcard_keys,
 )
 from shared.match_fields import tests_of
+from shared.match_forwarders import Places, forwarders_of_clients
 from shared.match_shelf import Ask, Found, HttpCandidate, NetworkGroup, Shelf, rank_in_list
 from shared.networks import Network
 from shared.path_index import NO_PARAMS, NO_PATH, PathPattern
@@ -51,34 +53,61 @@ _Entry = tuple[HttpCandidate[V], ...] | Shelf[V]
 
 
 class HttpRoutes(Generic[V]):
-    """The routes of a listener that speak HTTP, and those that relay whatever comes."""
+    """The routes of a listener that speak HTTP, and those that relay whatever comes.
 
-    __slots__ = ("_dormant", "plain", "plain_ranks", "through_tls")
+    ``plain`` and ``through_tls`` go by the connection's address. Routes whose ``client_ips`` go by
+    what forwarders say have tables of their own, for each list in ``forwarders``.
+    """
+
+    __slots__ = ("_behind", "_dormant", "forwarders", "plain", "plain_ranks", "through_tls")
 
     def __init__(self) -> None:
         self.plain: HttpTable[V] = HttpTable()
         self.through_tls: HttpTable[V] = HttpTable()
+        self.forwarders: tuple[Forwarders, ...] = ()
+        self._behind: dict[frozenset[str], _Pair[V]] = {}  # in the same order
         #: The best rank of what speaks HTTP with clients without TLS, if anything does.
         self.plain_ranks: ByNetwork[list[Rank]] = ByNetwork(list)
         self._dormant: dict[str, tuple[RoutePlan, V]] = {}  # that no request reaches
 
     def add(
-        self, route: RoutePlan, listener: int, value: V, networks: Sequence[Network | None]
+        self,
+        route: RoutePlan,
+        listener: int,
+        value: V,
+        networks: Sequence[Network | None],
+        before: Places,
     ) -> int:
-        """Put a route that speaks HTTP where its requests are found; returns the places."""
+        """Put a route that speaks HTTP where its requests are found; returns the places.
+
+        ``before``: where it stands until they are read.
+        """
         places = 0
+        plain, through_tls = self._tables_of(route)
         if route.terminate is not None and is_for_tls(route):
-            places += self.through_tls.add(route, listener, value, networks)
+            places += through_tls.add(route, listener, value, networks)
         if is_for_plain(route):
-            places += self.plain.add(route, listener, value, networks)
+            places += plain.add(route, listener, value, networks)
             level = min(map(domain_rank, route.domains), default=NO_DOMAIN)
-            for network in networks:
+            for place, network in before.items():
                 rank = rank_of(route, listener, level, network, best_path(route))
-                ranks = self.plain_ranks.at(network)
+                ranks = self.plain_ranks.at(place)
                 ranks[:] = [min([rank, *ranks])]
         if not places:
             self._dormant[route.name] = route, value
         return places
+
+    def _tables_of(self, route: RoutePlan) -> _Pair[V]:
+        """For clients without TLS, and with TLS that ended here."""
+        names = forwarders_of_clients(route)
+        if route.http is None or not names:
+            return self.plain, self.through_tls
+        pair = self._behind.get(names)
+        if pair is None:
+            pair = self._behind[names] = HttpTable(), HttpTable()
+            # The one that the route has: what it makes of a request is remembered once.
+            self.forwarders += (forwarders_of(route.http.trusted_forwarders),)
+        return pair
 
     def add_relayed(
         self, route: RoutePlan, listener: int, value: V, networks: Sequence[Network | None]
@@ -88,6 +117,24 @@ class HttpRoutes(Generic[V]):
             return 0
         return self.plain.add(route, listener, value, networks)
 
+    def find_behind(
+        self, client: Client, named: Sequence[Client], is_tls: bool, hello: Offer | None,
+        request: Request,
+    ) -> Found[V] | None:  # fmt: skip
+        """The best of all tables. ``named``: the client by the word of each of ``forwarders``."""
+        if not is_tls:
+            hello = None
+        best = (self.through_tls if is_tls else self.plain).find(client, hello, request)
+        for (plain, through_tls), who in zip(self._behind.values(), named, strict=True):
+            found = (through_tls if is_tls else plain).find(who, hello, request)
+            if found is not None and (best is None or found.rank < best.rank):
+                best = found
+        return best
+
+    def by_list(self, named: Sequence[Client]) -> dict[frozenset[str], Client]:
+        """The client by the word of each list of forwarders, as `find_behind` takes it."""
+        return dict(zip(self._behind, named, strict=False))
+
     def best_of_plain(self, client: Client) -> Rank:
         """The best rank that a request of this client, without TLS, may get; LAST: none."""
         return min((one[0] for one in self.plain_ranks.over(client) if one), default=LAST)
@@ -95,8 +142,8 @@ class HttpRoutes(Generic[V]):
     def by_name(self) -> dict[str, tuple[RoutePlan, V]]:
         """Every route that speaks HTTP, with its value."""
         found = dict(self._dormant)
-        for table in (self.plain, self.through_tls):
-            for one in table:
+        for pair in ((self.plain, self.through_tls), *self._behind.values()):
+            for one in (*pair[0], *pair[1]):
                 found[one.route.name] = one.route, one.found.value
         return found
 
@@ -124,7 +171,6 @@ class HttpTable(Generic[V]):
     ) -> int:
         """Put a route in its places; returns their number. ``networks``: those of client_ips."""
         self._memo.clear()
-        found = Found(value, NO_PARAMS)
         match = match_of(route)
         patterns: list[PathPattern | None] = [*map(PathPattern, dict.fromkeys(match.paths))] or [
             None
@@ -142,7 +188,7 @@ class HttpTable(Generic[V]):
                     path = NO_PATH if pattern is None else pattern.rank
                     rank = rank_of(route, listener, level, network, path)
                     asked = None if is_looked_up else group
-                    one = HttpCandidate(route, found, rank, pattern, asked, tests)
+                    one = HttpCandidate(route, value, rank, pattern, asked, tests)
                     made.append(one)
                     if not route.domains:
                         places += self._add_nameless(one, group if is_looked_up else None)
@@ -204,7 +250,7 @@ class HttpTable(Generic[V]):
             return None
         found = winner.found
         if ask.params is not NO_PARAMS:
-            found = Found(found.value, ask.params)
+            found = Found(found.value, ask.params, found.rank)
         if ask.is_lasting and len(request.host) + len(request.path) <= _MEMO_TEXT:
             if len(self._memo) >= self._memo_entries:
                 self._memo.clear()
@@ -275,3 +321,6 @@ def _grouped(networks: Sequence[Network | None]) -> list[NetworkGroup | None]:
         else:
             by_prefix.setdefault((network.version, network.prefix), []).append(network)
     return [*found, *map(NetworkGroup, by_prefix.values())]
+
+
+_Pair = tuple[HttpTable[V], HttpTable[V]]

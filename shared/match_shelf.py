@@ -21,14 +21,15 @@ V = TypeVar("V")
 
 class Found(Generic[V]):
     """What takes a request. ``params``: what ``:name`` and a last ``*`` of its path stand for,
-    with percent escapes as they are.
+    with percent escapes as they are. ``rank``: by what it was the best.
     """
 
-    __slots__ = ("params", "value")
+    __slots__ = ("params", "rank", "value")
 
-    def __init__(self, value: V, params: Mapping[str, str]) -> None:
+    def __init__(self, value: V, params: Mapping[str, str], rank: Rank) -> None:
         self.value = value
         self.params = params
+        self.rank = rank
 
 
 class HttpCandidate(Generic[V]):
@@ -44,14 +45,14 @@ class HttpCandidate(Generic[V]):
     def __init__(
         self,
         route: RoutePlan,
-        found: Found[V],
+        value: V,
         rank: Rank,
         pattern: PathPattern | None,
         networks: NetworkGroup | None,
         tests: tuple[FieldTest, ...],
     ) -> None:
         self.route = route
-        self.found = found  # without parameters
+        self.found = Found(value, NO_PARAMS, rank)
         self.rank = rank
         self.pattern = pattern
         self.tests = tests

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct
 
 from shared.by_network import ByNetwork, Client
+from shared.http.forwarding import Forwarders
 from shared.http.head import Request
 from shared.match_criteria import (
     IN_CLIENT_IPS,
@@ -39,6 +40,7 @@ from shared.match_criteria import (
     wildcard_keys,
 )
 from shared.match_explain import Explanation, Question, explained
+from shared.match_forwarders import Places, before_request
 from shared.match_http import Found, HttpRoutes
 from shared.match_waiting import Waiting
 from shared.networks import Network, parse_network
@@ -71,7 +73,7 @@ class Matcher(Generic[V]):
     __slots__ = (
         "__weakref__", "_awaits_http", "_behind", "_best", "_best_nameless", "_best_wild", "_exact",
         "_http", "_in_front", "_listener", "_opening", "_ready", "_rest", "_waiting", "_wild",
-        "longest_handshake", "needs_hello", "only", "places",
+        "forwarders", "longest_handshake", "needs_hello", "only", "places",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -82,6 +84,8 @@ class Matcher(Generic[V]):
         #: Whether some route asks for more of a ClientHello than its first byte.
         self.needs_hello = False
         self.longest_handshake = 0.0  # of all that do, in seconds
+        #: Lists whose word about a request's client decides where it goes; nearly always none.
+        self.forwarders: tuple[Forwarders, ...] = ()
         self._best: Rank = LAST
         self._best_wild = self._best_nameless = LAST  # of those under wildcards, without a domain
         self._exact: dict[str, Sequence[Candidate[V]]] = {}
@@ -108,23 +112,28 @@ class Matcher(Generic[V]):
             self.needs_hello = True
             self.longest_handshake = max(self.longest_handshake, route.timeouts.tls_handshake)
         networks = _networks_of(route)
-        self.places += len(route.domains) + len(networks)
+        before = before_request(route, networks)
+        self.places += len(route.domains) + len(before)
         path = best_path(route)
         if route.http is not None:
-            self.places += self._speaking_http().add(route, listener, value, networks)
+            http = self._speaking_http()
+            self.places += http.add(route, listener, value, networks, before)
+            self.forwarders = http.forwarders
         elif self._http is not None:
             self.places += self._http.add_relayed(route, listener, value, networks)
         if route.http is None or is_for_tls(route):
+            # Of one that passes TLS on no request is read, whose client could be another.
+            places = {one: one for one in networks} if route.terminate is None else before
             if route.domains:
-                self._add_domains(route, value, networks, path)
+                self._add_domains(route, value, places, path)
             else:
-                self._add_nameless(route, value, networks, path)
+                self._add_nameless(route, value, places, path)
         if needs_bytes(route):
             # Of its domains the best is enough: who waits for one of them waits for all.
             level = min(map(domain_rank, route.domains), default=NO_DOMAIN)
-            for network in networks:
+            for place, network in before.items():
                 rank = rank_of(route, listener, level, network, path)
-                self._waiting.at(network).add(rank, route)
+                self._waiting.at(place).add(rank, route)
                 if rank < self._best:
                     self._best = rank
                     self.only = None
@@ -138,23 +147,19 @@ class Matcher(Generic[V]):
                 self.places += http.add_relayed(one.route, self._listener, one.value, networks)
         return http
 
-    def _add_nameless(
-        self, route: RoutePlan, value: V, networks: Sequence[Network | None], path: int
-    ) -> None:
+    def _add_nameless(self, route: RoutePlan, value: V, places: Places, path: int) -> None:
         is_ready = not needs_bytes(route)
         checks = tuple(one.holds for one in OF_FIRST_BYTES if one.is_set(route))
-        for network in networks:
+        for place, network in places.items():
             rank = rank_of(route, self._listener, NO_DOMAIN, network, path)
-            group = (self._ready if is_ready else self._rest).at(network)
-            insort(group, Candidate(route, value, rank, network, checks), key=_rank)
+            group = (self._ready if is_ready else self._rest).at(place)
+            insort(group, Candidate(route, value, rank, place, checks), key=_rank)
             self._best_nameless = min(self._best_nameless, rank)
             if is_ready and rank < self._best:
                 self._best = rank
-                self.only = value if network is None else None
+                self.only = value if place is None else None
 
-    def _add_domains(
-        self, route: RoutePlan, value: V, networks: Sequence[Network | None], path: int
-    ) -> None:
+    def _add_domains(self, route: RoutePlan, value: V, places: Places, path: int) -> None:
         """Domains that rank alike share their candidates: a route may have thousands."""
         # The name of a TLS client leads here, and nothing else does.
         checks = tuple(
@@ -170,9 +175,9 @@ class Matcher(Generic[V]):
             if own is None:
                 made = [
                     Candidate(
-                        route, value, rank_of(route, self._listener, level, one, path), one, checks
+                        route, value, rank_of(route, self._listener, level, one, path), at, checks
                     )
-                    for one in networks
+                    for at, one in places.items()
                 ]
                 alike[level] = own = tuple(sorted(made, key=_rank))
                 if not is_exact:
@@ -237,18 +242,27 @@ class Matcher(Generic[V]):
         return awaits
 
     def with_request(
-        self, client: Client, is_tls: bool, hello: Offer | None, request: Request
+        self,
+        client: Client,
+        is_tls: bool,
+        hello: Offer | None,
+        request: Request,
+        named: Sequence[Client] = (),
     ) -> Found[V] | None:
         """Who takes this request; None: nobody.
 
         ``is_tls``: it came through TLS that ended here, ``hello`` is what was offered then: only
         routes that end TLS and speak HTTP take part. Else all do that take this client, also those
-        that only relay: by their rank, like others.
+        that only relay: by their rank, like others. ``named``: the client by the word of each list
+        in ``forwarders``; without it, that is the connection's.
         """
         http = self._http
         if http is None:
             one = None if is_tls else self._winner(client, False, None)
-            return None if one is None else Found(one.value, NO_PARAMS)
+            return None if one is None else Found(one.value, NO_PARAMS, one.rank)
+        if self.forwarders:
+            named = named or [client] * len(self.forwarders)
+            return http.find_behind(client, named, is_tls, hello, request)
         if is_tls:
             return http.through_tls.find(client, hello, request)
         return http.plain.find(client, None, request)
@@ -328,11 +342,13 @@ class Matcher(Generic[V]):
         is_tls: bool | None = None,
         hello: Offer | None = None,
         request: Request | None = None,
+        named: Sequence[Client] = (),
     ) -> Explanation[V]:
         """As `with_first_bytes`, or as `with_request` where there is one, with the reason why each
         other route lost; looks at them all.
         """
-        question = Question(client, is_tls, hello if is_tls else None, request)
+        of_lists = {} if self._http is None else self._http.by_list(named)
+        question = Question(client, is_tls, hello if is_tls else None, request, of_lists)
         routes: dict[str, tuple[RoutePlan, V]] = {}
         for group in (*self._exact.values(), *self._wild.values(), self._nameless()):
             for candidate in group:

@@ -24,6 +24,7 @@ from shared.match_criteria import (
     needs_bytes,
     wildcard_keys,
 )
+from shared.match_forwarders import forwarders_of_clients
 from shared.networks import BITS, Network, parse_network
 from shared.path_index import PathPattern
 from shared.plan import FieldMatch, HttpMatch, HttpPlan, RoutePlan, TlsPlan
@@ -67,7 +68,7 @@ class _Ports(NamedTuple):
 class _Known:
     """A route, with what is asked of it many times."""
 
-    __slots__ = ("criteria", "domains", "networks", "order", "paths", "plan", "ports")
+    __slots__ = ("believed", "criteria", "domains", "networks", "order", "paths", "plan", "ports")
 
     def __init__(self, plan: RoutePlan, ports: int) -> None:
         self.plan = plan
@@ -75,6 +76,7 @@ class _Known:
         self.domains = frozenset(plan.domains)
         self.paths = frozenset(match_of(plan).paths)
         self.networks = frozenset(map(parse_network, plan.client_ips))
+        self.believed = forwarders_of_clients(plan)  # whose word ``networks`` go by
         self.criteria = criteria_of(plan)
         self.order = (-plan.priority, plan.order)
 
@@ -176,6 +178,8 @@ class _Index:
         """Whether ``rival`` matches all that ``route`` matches, and always ranks above it."""
         if not _holds_criteria(rival.plan, route.plan):
             return False
+        if rival.networks and rival.believed != route.believed:
+            return False  # they may be asked about two addresses
         if rival.plan.priority > route.plan.priority:
             return (
                 self._holds_domains(rival, route)
@@ -352,6 +356,7 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
     same routes, so a port stands for them.
     """
     taken = taken_tls(config).tls
+    common = tuple(config.http.trusted_forwarders)
     ids: dict[PortKey, int] = {}
     known: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]] = {}
     for place, route in enabled_routes(config):
@@ -364,6 +369,8 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
             known[entries] = (tuple(numbers.values()), own)
         listeners, single = known[entries]
         tls = route.action.tls or taken.get(place)
+        trusted = None if route.http is None else route.http.trusted_forwarders
+        believed = common if trusted is None else tuple(trusted)
         yield RoutePlan(
             name=str(route.name),
             order=place,
@@ -376,5 +383,7 @@ def _matches(config: Config) -> Iterator[RoutePlan]:
             tls_versions=tuple(match.tls_versions),
             alpn=tuple(match.alpn),
             terminate=_ENDED if tls is not None and tls.terminates else None,
-            http=HttpPlan(match=match_plan(match)) if speaks_http(route) else None,
+            http=HttpPlan(match=match_plan(match), trusted_forwarders=believed)
+            if speaks_http(route)
+            else None,
         )

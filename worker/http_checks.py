@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shared.ends import End
-from shared.http.forwarding import Forwarders, told_by
+from shared.http.forwarding import Forwarders, describe, told_by
 from shared.networks import split_ip
+from shared.units import short
 from worker.gate import ENDS
 
 if TYPE_CHECKING:
+    from shared.by_network import Client
+    from shared.client_hello import ClientHello
+    from shared.http.head import Request
     from shared.matching import Found
     from worker.generation import Route
     from worker.http_client import HttpClient
@@ -25,39 +29,48 @@ def has_policy_of(client: HttpClient, route: Route) -> bool:
     return own.policy == wanted.policy and own.min_version == wanted.min_version
 
 
+NOBODY: Final = Forwarders()  # is believed where no route was found
 STATUS_OF: Final = {End.BLOCKED: 403, End.LIMIT: 503, End.RATE: 429}
 
 
 def find_route(exchange: Exchange) -> Found[Route] | None:
-    """Who takes this request, by the client's address behind trusted forwarders (section 5).
+    """Who takes this request; of routes that believe forwarders, by the client's address behind
+    theirs (section 5).
+    """
+    facts = exchange.client.conn.tls
+    if facts is None:
+        return _ask(exchange, False, None)
+    return _ask(exchange, True, facts.hello)
 
-    Whom a route trusts is known once it is found: so each list of forwarders that trusts this
-    connection is tried, and what is found counts where it has that list.
+
+def no_route(exchange: Exchange) -> None:
+    """Answer a request that nobody takes; 421 where it would have a route if it came through TLS
+    (section 5).
     """
     client, request = exchange.client, exchange.request
-    facts = client.conn.tls
-    is_tls, hello = facts is not None, None if facts is None else facts.hello
+    if client.conn.tls is None and _ask(exchange, True, None) is not None:
+        exchange.fail(421, End.NO_ROUTE, "the route is for TLS clients")
+        return
+    exchange.about = describe(client.origin, request, NOBODY, exchange.plane.http.make_id())
+    asked = f"{request.method} {short(request.host)} {short(request.path)}"
+    exchange.fail(404, End.NO_ROUTE, asked)
+
+
+def _ask(exchange: Exchange, is_tls: bool, hello: ClientHello | None) -> Found[Route] | None:
+    client, request = exchange.client, exchange.request
     matcher = client.conn.listener.matcher
-    if not exchange.plane.http.forwarders:
+    if not matcher.forwarders:
         return matcher.with_request(client.network, is_tls, hello, request)
+    named = [_named_by(client, request, one) for one in matcher.forwarders]
+    return matcher.with_request(client.network, is_tls, hello, request, named)
+
+
+def _named_by(client: HttpClient, request: Request, forwarders: Forwarders) -> Client:
+    """Who the client is where these are believed; it is itself where it is none of them."""
     origin = client.origin
-    for forwarders in exchange.plane.http.forwarders:
-        if origin.is_in(forwarders):
-            ip = told_by(origin, request, forwarders).client_ip
-            network = split_ip(ip) if ip else None
-            found = matcher.with_request(network, is_tls, hello, request)
-            if found is not None and _trusts(found.value, forwarders):
-                return found
-    found = matcher.with_request(client.network, is_tls, hello, request)
-    if found is not None and found.value.http is not None:
-        forwarders = found.value.http.forwarders
-        if not forwarders.is_empty and origin.is_in(forwarders):
-            return None  # it would be for the forwarder's address, not for its client's
-    return found
-
-
-def _trusts(route: Route, forwarders: Forwarders) -> bool:
-    return route.http is not None and route.http.forwarders is forwarders
+    if not origin.is_in(forwarders):
+        return client.network
+    return split_ip(told_by(origin, request, forwarders).client_ip)
 
 
 class Refusal(NamedTuple):

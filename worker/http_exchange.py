@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from shared.http.chunks import ChunkReader
-from shared.http.forwarding import About, Forwarders, describe
+from shared.http.forwarding import About, describe
 from shared.http.head import CHUNKED, Request, Response
-from shared.units import short
 from worker.accounting import CELL_DIALLED
 from worker.deadlines import NEVER
 from worker.http_answer import take_answer
 from worker.http_body import take_body
-from worker.http_checks import admit, authenticated, check, find_route, has_policy_of
+from worker.http_checks import admit, authenticated, check, find_route, has_policy_of, no_route
 from worker.http_count import tell
 from worker.http_dial import HttpDial
 from worker.http_own import act, fail, unreachable
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from worker.http_client import HttpClient
     from worker.http_route import HttpRoute
 
-NOBODY: Final = Forwarders()  # is believed where no route was found
 IDEMPOTENT: Final = frozenset(
     {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 )  # RFC 9110 9.2.2
@@ -96,20 +94,19 @@ class Exchange:
         """Find the route, and what it says about this request."""
         client, request = self.client, self.request
         conn = client.conn
-        is_tls = conn.tls is not None
         found = find_route(self)
         self.routed_at = self.plane.reactor.now
         if found is None:
-            self._no_route(is_tls)
+            no_route(self)
             return
         route = found.value
         http = route.http
         if http is None:
-            if conn.route is None and not is_tls:
+            if conn.route is None and conn.tls is None:
                 self.is_over = True
                 client.relay(route)
             else:
-                self._no_route(is_tls)
+                no_route(self)
             return
         self.route, self.http = route, http
         route.tally.received += self.head_size
@@ -135,20 +132,6 @@ class Exchange:
             self.go_on(http, route)
         else:
             check(self, http, route)
-
-    def _no_route(self, is_tls: bool) -> None:
-        client = self.client
-        if not is_tls:
-            found = client.conn.listener.matcher.with_request(
-                client.network, True, None, self.request
-            )
-            if found is not None:
-                self.fail(421, End.NO_ROUTE, "the route is for TLS clients")
-                return
-        request = self.request
-        self.about = describe(client.origin, request, NOBODY, self.plane.http.make_id())
-        asked = f"{request.method} {short(request.host)} {short(request.path)}"
-        self.fail(404, End.NO_ROUTE, asked)
 
     def authenticated(self, user: str | None, is_busy: bool) -> None:
         """What the check of a password has come to."""

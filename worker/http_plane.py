@@ -8,7 +8,6 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from shared.http.forwarding import Forwarders, forwarders_of
 from shared.http.head import HeadLimits
 from shared.http.request_ids import RequestIds
 from shared.plan import Timeouts
@@ -24,16 +23,14 @@ if TYPE_CHECKING:
 class Widest:
     """The widest limits and times of all HTTP routes of a generation; 0: there is none."""
 
-    __slots__ = ("fields", "forwarders", "head_bytes", "keep_alive", "request_head")
+    __slots__ = ("fields", "head_bytes", "keep_alive", "request_head")
 
     def __init__(self) -> None:
         self.head_bytes = self.fields = 0
         self.request_head = self.keep_alive = 0.0
-        self.forwarders: set[tuple[str, ...]] = set()
 
     def add(self, http: HttpPlan, timeouts: Timeouts) -> None:
         """One more route."""
-        self.forwarders.add(http.trusted_forwarders)
         self.head_bytes = max(self.head_bytes, http.head_limit)
         self.fields = max(self.fields, http.field_limit)
         self.request_head = max(self.request_head, timeouts.request_head)
@@ -47,7 +44,6 @@ class HttpPlane:
         self.kept: TimerWheel[Upstream] = TimerWheel(TICK_S, now)
         self.pools: dict[Place, list[Upstream]] = {}
         self.limits = HeadLimits()
-        self.forwarders: tuple[Forwarders, ...] = ()  # all lists of trusted ones
         self.timeouts = Timeouts()
         self.auth = BasicAuth(loop)
         self.make_id = RequestIds(int.from_bytes(os.urandom(16))).make
@@ -56,9 +52,6 @@ class HttpPlane:
 
     def adopt(self, widest: Widest) -> None:
         """Serve by these from now on."""
-        self.forwarders = tuple(
-            forwarders_of(networks) for networks in widest.forwarders if networks
-        )
         if widest.head_bytes:
             self.limits = HeadLimits(head_bytes=widest.head_bytes, fields=widest.fields)
             self.timeouts = Timeouts(

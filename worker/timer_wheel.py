@@ -70,16 +70,22 @@ class TimerWheel(Generic[T]):
             if items:
                 self._due.extend(items)
         due, self._due = self._due[:MOST_AT_ONCE], self._due[MOST_AT_ONCE:]
-        # One that was discarded and armed anew while it waited here lies in its new slot too.
-        handed_out = [item for item in due if NO_SLOT < item.slot <= self._done]
-        for item in handed_out:
-            item.slot = NO_SLOT
+        handed_out: list[T] = []
+        for item in due:
+            if self._is_due(item):
+                item.slot = NO_SLOT  # so that it comes once, however often it lies here
+                handed_out.append(item)
         return handed_out
 
+    def _is_due(self, item: T) -> bool:
+        """Of one that waited here: one that was discarded since, and perhaps armed anew, is not."""
+        return NO_SLOT < item.slot <= self._done
+
     def items(self) -> list[T]:
-        """All that are in the wheel."""
-        return [item for items in self._slots.values() for item in items]
+        """All that are in the wheel, each once."""
+        due = dict.fromkeys([item for item in self._due if self._is_due(item)])
+        return [*due, *[item for items in self._slots.values() for item in items]]
 
     def __len__(self) -> int:
         """Items in the wheel."""
-        return sum(map(len, self._slots.values())) + len(self._due)
+        return len(self.items())

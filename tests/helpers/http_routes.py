@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from shared.by_network import Client
 from shared.http.head import Fields, Request
 from shared.match_criteria import plain_domain
 from shared.matching import Matcher
@@ -19,9 +22,14 @@ def field(name: str, *values: str, regex: str = "") -> FieldMatch:
 
 
 def http_route(name: str, order: int = 0, *domains: str, **keys: object) -> RoutePlan:
-    """A route that speaks HTTP; ``paths``, ``methods`` and so on are criteria of it."""
+    """A route that speaks HTTP; ``paths``, ``methods`` and so on are criteria of it, ``trusts`` are
+    the forwarders whom it believes.
+    """
     match = {key: keys.pop(key) for key in MATCH if key in keys}
-    plan = HttpPlan(match=HttpMatch(**match))  # type: ignore[arg-type]
+    plan = HttpPlan(
+        match=HttpMatch(**match),  # type: ignore[arg-type]
+        trusted_forwarders=keys.pop("trusts", ()),  # type: ignore[arg-type]
+    )
     return route(name, order, *domains, http=plan, **keys)  # type: ignore[arg-type]
 
 
@@ -45,10 +53,11 @@ def takes(
     *,
     is_tls: bool = False,
     hello: Hello | None = None,
+    named: Sequence[Client] = (),
 ) -> str | None:
     """Name of the route that takes a request."""
     client = split_ip(ip) if ip else None
-    one = found.with_request(client, is_tls, hello, asked)
+    one = found.with_request(client, is_tls, hello, asked, named)
     return None if one is None else one.value
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.by_network import Client
+from shared.http.forwarding import forwarders_of
 from shared.matching import Matcher
 from shared.plan import FieldMatch, RoutePlan
 from supervisor.shadowed import shadows
@@ -26,6 +28,7 @@ ASKED_PATHS = [
     "//b", "/a%20b",
 ]  # fmt: skip
 METHODS = ["GET", "POST"]
+FORWARDERS = [("10.1.0.0/16",), ("10.1.1.1/32", "fd00::/8"), ("0.0.0.0/0",)]
 VALUES = ["1", "2", "a b", ""]
 TESTS = [field("x"), field("x", "1"), field("x", "1", "2"), field("x", regex="[12]"),
          field("y", "a b"), field("y", regex=".*b")]  # fmt: skip
@@ -54,6 +57,7 @@ of_http = st.fixed_dictionaries(
         "headers": some(TESTS),
         "query": some(TESTS),
         "cookies": some(TESTS),
+        "trusts": st.sampled_from([(), (), *FORWARDERS]),
     }
 )
 of_relays = st.fixed_dictionaries({**common, "domains": some(DOMAINS)})
@@ -84,6 +88,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "ip": draw(st.sampled_from(CLIENTS)),
         "is_tls": draw(st.booleans()),
         "alpn": draw(some(["h2", "redis"])),
+        "behind": {texts: draw(st.sampled_from(CLIENTS[:-1])) for texts in FORWARDERS},
     }
     for kind in ("headers", "query", "cookies"):
         told[kind] = {name: draw(values) for name in "xy"}
@@ -103,6 +108,25 @@ def sent(told: dict[str, Any]) -> tuple[Any, ...]:
     target = told["path"] + (f"?{query}" if query else "")
     hello = Hello("other.test", alpn=told["alpn"]) if told["is_tls"] else None
     return request(target, told["host"], told["method"], **fields), hello
+
+
+def named(found: Matcher[str], told: dict[str, Any]) -> list[Client]:
+    """The client by the word of each list of forwarders that the matcher has."""
+    texts = {forwarders_of(one): one for one in FORWARDERS}
+    return [Asked(address(texts[one], told)).client for one in found.forwarders]
+
+
+def address(trusts: tuple[str, ...], told: dict[str, Any]) -> str:
+    """Whom a forwarder names, where the connection is one of a trusted one."""
+    ip: str = told["ip"]
+    if ip and is_within(ip, trusts):
+        ip = told["behind"][trusts]
+    return ip
+
+
+def is_within(ip: str, networks: tuple[str, ...]) -> bool:
+    """Whether an address lies in any of them."""
+    return any(ip_address(ip) in ip_network(one) for one in networks)
 
 
 def path_holds(pattern: str, path: str) -> bool:
@@ -161,7 +185,8 @@ def request_ranks(one: RoutePlan, told: dict[str, Any]) -> list[tuple[int, ...]]
         levels = [-len(text) if "*" in text else -9999 for text in held]
     if one.client_ips:
         nets = [ip_network(text) for text in one.client_ips]
-        ip = ip_address(told["ip"]) if told["ip"] else None
+        text = address(http.trusted_forwarders if http is not None else (), told)
+        ip = ip_address(text) if text else None
         prefixes = [-net.prefixlen for net in nets if ip is not None and ip in net]
     port = 0 if LISTENER in one.single_port else 1
     return [
@@ -188,9 +213,10 @@ def test_requests_and_reference_agree(routes: list[RoutePlan], told: list[dict[s
     for one in [*told, *told]:
         asked, hello = sent(one)
         name = reference(routes, one)
-        assert takes(found, asked, one["ip"], is_tls=one["is_tls"], hello=hello) == name
+        is_tls, told_of = one["is_tls"], named(found, one)
+        assert takes(found, asked, one["ip"], is_tls=is_tls, hello=hello, named=told_of) == name
         client = Asked(one["ip"]).client
-        explained = found.explain(client, one["is_tls"], hello, asked)
+        explained = found.explain(client, is_tls, hello, asked, told_of)
         assert explained.name == (name or "")
         assert {name or "", *dict(explained.lost)} - {""} == {each.name for each in routes}
         assert all(why for _, why in explained.lost)
@@ -210,7 +236,7 @@ def test_a_head_is_awaited_where_http_may_win(
         client = Asked(one["ip"]).client
         asked, _ = sent(one)
         if not found.awaits_http(client):
-            assert takes(found, asked, one["ip"]) not in speaks
+            assert takes(found, asked, one["ip"], named=named(found, one)) not in speaks
         assert winner(found, Asked(one["ip"], False)) not in speaks
         assert found.at_accept(client).value not in speaks
         assert found.only not in speaks
@@ -265,7 +291,11 @@ def handshake_ranks(one: RoutePlan, told: dict[str, Any]) -> list[tuple[int, ...
     if one.client_ips:
         nets = [ip_network(text) for text in one.client_ips]
         ip = ip_address(told["ip"]) if told["ip"] else None
-        prefixes = [-net.prefixlen for net in nets if ip is not None and ip in net]
+        trusts = one.http.trusted_forwarders if one.http is not None and one.terminate else ()
+        may_be_anybody = ip is not None and is_within(told["ip"], trusts)
+        prefixes = [
+            -net.prefixlen for net in nets if may_be_anybody or (ip is not None and ip in net)
+        ]
     port = 0 if LISTENER in one.single_port else 1
     return [
         (-one.priority, level, path, prefix, -criteria, port, one.order)
@@ -285,7 +315,10 @@ def test_a_shadow_is_one(routes: list[RoutePlan], told: list[dict[str, Any]]) ->
         for one in told:
             asked, hello = sent(one)
             for found in (pair, every):
-                name = takes(found, asked, one["ip"], is_tls=one["is_tls"], hello=hello)
+                name = takes(
+                    found, asked, one["ip"], is_tls=one["is_tls"], hello=hello,
+                    named=named(found, one),
+                )  # fmt: skip
                 assert name != loser.name
 
 

@@ -155,6 +155,11 @@ def test_warning_names_both_and_how_to_mend() -> None:
             http_route("w", 0, "a.test", paths=("/a",), terminate=ENDED, tls=True),
             http_route("l", 1, "a.test", paths=("/a",), terminate=ENDED, tls=True),
         ),
+        (
+            http_route("w", 0, client_ips=("10.0.0.0/8",), trusts=("fd00::/8", "192.0.2.1/32")),
+            http_route("l", 1, client_ips=("10.0.0.0/8",), trusts=("192.0.2.1/32", "fd00::/8")),
+        ),
+        (http_route("w", 0, trusts=("fd00::/8",)), http_route("l", 1)),
         (route("w", 1, priority=1), http_route("l", 0, "a.test", paths=("/a",))),
         (http_route("w", 1, "a.test", priority=1), route("l", 0, "a.test")),
     ],
@@ -181,6 +186,14 @@ def test_hidden_http(first: RoutePlan, second: RoutePlan) -> None:
             http_route("a", headers=(field("x", "1"),), priority=1),
             http_route("b", 1, query=(field("x", "1"),)),
         ),
+        (
+            http_route("a", 0, client_ips=("10.0.0.0/8",), trusts=("fd00::/8",)),
+            http_route("b", 1, client_ips=("10.0.0.0/8",)),
+        ),
+        (
+            route("a", 0, client_ips=("10.0.0.0/8",), priority=1),
+            http_route("b", 1, client_ips=("10.0.0.0/8",), trusts=("fd00::/8",)),
+        ),
         (http_route("a", priority=1), http_route("b", 1, "a.test")),
         (http_route("a", priority=1), route("b", 1)),
         (http_route("a", priority=1), route("b", 1, tls=False)),
@@ -195,6 +208,19 @@ def test_hidden_http(first: RoutePlan, second: RoutePlan) -> None:
 def test_not_hidden_http(first: RoutePlan, second: RoutePlan) -> None:
     """Each of them gets some request, or some client."""
     assert pairs(first, second) == []
+
+
+@pytest.mark.parametrize(("own", "hidden"), [("", 1), ("['10.0.0.9']", 1), ("['::1']", 0)])
+def test_forwarders_of_a_config(own: str, hidden: int) -> None:
+    """Routes for the same networks hide one another where they believe the same forwarders."""
+    one = "match: {ports: [80], paths: ['/'], client_ips: [192.0.2.0/24]}, action: {type: respond}"
+    override = f"http: {{trusted_forwarders: {own}}}, " if own else ""
+    text = (
+        "http: {trusted_forwarders: [10.0.0.9]}\n"
+        f"routes: [{{name: a, {one}}}, {{name: b, {override}{one}}}]\n"
+    )
+    warnings = load_bytes(text.encode(), "f", "yaml").warnings
+    assert [problem.code for problem in warnings] == ["shadowed"] * hidden
 
 
 def test_many_paths() -> None:

@@ -156,6 +156,36 @@ def test_an_item_discarded_and_armed_while_it_waits_comes_at_its_new_deadline() 
     assert len(wheel) == 0
 
 
+def test_what_waits_for_its_turn_is_in_the_wheel() -> None:
+    """Between two slices those of the next are among its items, but for discarded ones."""
+    wheel = wheel_at(START)
+    items = [Item() for _ in range(MOST_AT_ONCE + 10)]
+    for item in items:
+        wheel.arm(item, START + 1)
+    came = wheel.expire(START + 2)
+    waiting = set(items) - set(came)
+    assert len(waiting) == len(wheel) == len(wheel.items())
+    assert set(wheel.items()) == waiting
+    wheel.discard(gone := waiting.pop())
+    assert len(waiting) == len(wheel)
+    assert gone not in wheel.items()
+
+
+def test_what_lies_twice_in_a_slice_comes_once() -> None:
+    """An item that was discarded and armed anew while it waited, and is due again by then."""
+    wheel = wheel_at(START)
+    items = [Item() for _ in range(MOST_AT_ONCE + 10)]
+    for item in items:
+        wheel.arm(item, START + 1)
+    came = wheel.expire(START + 2)
+    moved = next(item for item in items if item.slot != NO_SLOT)
+    wheel.discard(moved)
+    wheel.arm(moved, START + 2.5)
+    came += wheel.expire(START + 4)
+    assert len(came) == len(set(came)) == len(items)
+    assert (wheel.items(), len(wheel)) == ([], 0)
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["arm", "discard", "tick"]), st.integers(0, 7), st.floats(0, 4)),
