@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shared.plan import HttpMatch, HttpPlan, TlsPlan, UpstreamTlsPlan
+from shared.plan import AccessPlan, HttpMatch, HttpPlan, Timeouts, TlsPlan, UpstreamTlsPlan
 from tests.helpers.certificates import Authority
 from tests.helpers.http_talk import HOST, OK, Served, Talker, answer, get, route, serving
 from tests.helpers.tls_pairs import authority_plan, certificate_plan
@@ -221,3 +223,50 @@ def test_an_unchanged_route_keeps_its_websockets(plane: Served) -> None:
     assert client.head().status == 101
     plane.commit(route("r", listener, target, http=HttpPlan()))
     talk(client, server)
+
+
+def test_a_websocket_of_a_removed_route_is_drained(plane: Served, tmp_path: Path) -> None:
+    """It goes on for `drain`, counted as draining, and is cut then; that of a route that stays
+    goes on behind it.
+    """
+    stays, goes, listener = plane.target(), plane.target(), plane.listen()
+    drain, path = Timeouts(drain=0.5), tmp_path / "access.log"
+    routes = [
+        route("stays", listener, stays, domains=("b.example",), http=HttpPlan(), timeouts=drain),
+        route("goes", listener, goes, order=1, domains=(HOST,), http=HttpPlan(), timeouts=drain),
+    ]
+    plane.commit(*routes, access=AccessPlan(file=str(path)))
+    talking = []
+    for target, asked in ((stays, ASKED.replace(HOST.encode(), b"b.example")), (goes, ASKED)):
+        client = plane.client(listener)
+        client.send(asked)
+        server = plane.accepted(target)
+        server.head()
+        server.send(SWITCHED)
+        assert client.head().status == 101
+        talking.append((client, server))
+    begun = time.monotonic()
+    plane.commit(routes[0], access=AccessPlan(file=str(path)))
+    for client, server in talking:
+        talk(client, server)
+    assert (plane.counts("goes").draining, plane.counts("stays").draining) == (1, 0)
+    client, server = talking.pop()
+    assert client.is_cut()
+    assert server.is_cut()
+    assert time.monotonic() - begun >= 0.5
+    talk(*talking[0])
+    assert plane.counts("goes").draining == 0
+    assert plane.counts("goes").ends == {"route_removed": 1}
+    talking[0][0].close()
+    assert talking[0][1].is_ended()
+    talking[0][1].close()
+    plane.wait_ends({"route_removed": 1, "client_closed": 1})
+    wait_until(lambda: path.exists() and path.read_text().count("\n") == 4, "four lines")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["route"], line["status"]) for line in lines[:2]] == [
+        ("stays", 101),
+        ("goes", 101),
+    ]
+    assert [(line["route"], line["end"]) for line in lines[2:]] == [
+        ("goes", "route_removed"), ("stays", "client_closed"),
+    ]  # fmt: skip
