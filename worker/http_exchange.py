@@ -8,6 +8,7 @@ from shared.ends import End
 from shared.http.chunks import ChunkReader
 from shared.http.forwarding import About, describe
 from shared.http.head import CHUNKED, Request, Response
+from shared.http.hops import HOPS_ARE_LIMITED, NO_LIMIT
 from worker.accounting import CELL_DIALLED
 from worker.deadlines import NEVER
 from worker.http_answer import take_answer
@@ -15,7 +16,7 @@ from worker.http_body import take_body
 from worker.http_checks import admit, authenticated, check, find_route, has_policy_of, no_route
 from worker.http_count import tell
 from worker.http_dial import HttpDial
-from worker.http_own import act, fail, unreachable
+from worker.http_own import act, ends_here, fail, unreachable
 from worker.http_pool import Upstream, place_of, take_kept
 from worker.http_wire import LOST
 from worker.reactor import ENDED as ANY_END
@@ -41,7 +42,7 @@ class Exchange:
     __slots__ = (
         "about", "answer", "answer_left", "answer_reader", "before", "began_at", "body_left",
         "client", "connected_at", "detail", "dial", "dialled_at", "end", "endpoint",
-        "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head_size",
+        "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head_size", "hops",
         "http", "informed", "is_over", "is_sent", "plane", "reader", "received", "request",
         "retried", "route", "routed_at", "sent", "sent_at", "status", "up", "upgrade", "user",
     )  # fmt: skip
@@ -65,6 +66,7 @@ class Exchange:
         self.before = b""  # of the answer: its head, where it waits for the first of the body
         self.upgrade = b""  # the protocol that the target is asked to switch to
         self.retried = False
+        self.hops = NO_LIMIT  # for the target: Max-Forwards
         self.body_left = request.length
         self.reader = ChunkReader() if request.length == CHUNKED else None
         self.has_body_begun = False
@@ -142,6 +144,8 @@ class Exchange:
         if http.status:
             act(self, http)
             return
+        if self.request.method in HOPS_ARE_LIMITED and ends_here(self):
+            return
         endpoint = route.balancer.pick(self.plane.reactor.now)
         if endpoint is None:
             for target in route.balancer.targets:
@@ -199,7 +203,7 @@ class Exchange:
         assert about is not None
         head = http.writer.head(
             self.request, about, client.origin, up.endpoint.target.name, upgrade=self.upgrade,
-            expects_continue=self.request.fields.expects_continue,
+            expects_continue=self.request.fields.expects_continue, hops=self.hops,
         )  # fmt: skip
         up.endpoint.tally.sent += len(head)
         wire.send(header + head if header else head)

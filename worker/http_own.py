@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
+from shared.errors import HttpError
 from shared.http.answers import OwnAnswers
+from shared.http.hops import hops_left
 
 if TYPE_CHECKING:
     from worker.http_exchange import Exchange
@@ -22,6 +24,31 @@ def act(exchange: Exchange, http: HttpRoute) -> None:
     _begin(exchange, http.status, None, "")
     date, keeps = exchange.plane.http.date, _keeps(exchange)
     _say(exchange, http.own.action(about, date, keep_alive=keeps))
+
+
+def ends_here(exchange: Exchange) -> bool:
+    """Whether Max-Forwards lets a TRACE or OPTIONS go no further: then it is answered by us, the
+    former not with an echo, which would show what proxies before us have added.
+    """
+    try:
+        hops = hops_left(exchange.request)
+    except HttpError as error:
+        fail(exchange, error.status, End.BAD_REQUEST, str(error), is_last=True)
+        return True
+    if hops > 0:
+        exchange.hops = hops - 1
+    if hops != 0:
+        return False
+    if exchange.request.method == "TRACE":
+        fail(exchange, 405, End.BAD_REQUEST, "a TRACE with Max-Forwards: 0")
+    else:
+        http, about = exchange.http, exchange.about
+        assert http is not None
+        assert about is not None
+        _begin(exchange, 204, None, "")
+        date, keeps = exchange.plane.http.date, _keeps(exchange)
+        _say(exchange, http.own.options(about, date, keep_alive=keeps))
+    return True
 
 
 def unreachable(exchange: Exchange, end: End, detail: str) -> None:

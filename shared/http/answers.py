@@ -136,6 +136,11 @@ class OwnAnswers:
             raise RuntimeError("this route forwards: it has no answer of its own")
         return answer.render(about, date, b"", keep_alive=keep_alive)
 
+    def options(self, about: About, date: bytes, *, keep_alive: bool) -> bytes:
+        """204, to an OPTIONS that may go no further (RFC 9110 section 7.6.2)."""
+        answer = _Answer(204, [_ALLOW], b"", self._rules, self._route)
+        return answer.render(about, date, b"", keep_alive=keep_alive)
+
     def maintenance(self, about: About, date: bytes, *, keep_alive: bool) -> bytes:
         """503 while no target can be dialled. RuntimeError where the route has no such answer."""
         answer = self._maintenance

@@ -13,6 +13,7 @@ from typing import Final
 
 from shared.http.forwarding import About, Origin
 from shared.http.head import CHUNKED, FORWARDING, Fields, Request, Response
+from shared.http.hops import NO_LIMIT
 from shared.http.memo import new_key, remember
 from shared.http.rules import compile_rules, without
 from shared.plan import HttpPlan
@@ -74,12 +75,13 @@ class RequestWriter:
 
     def head(
         self, request: Request, about: About, origin: Origin, target: str, *, upgrade: bytes = b"",
-        length: int | None = None, expects_continue: bool = False,
+        length: int | None = None, expects_continue: bool = False, hops: int = NO_LIMIT,
     ) -> bytes:  # fmt: skip
         """The whole head, for the target of this name (``host:port``, ``unix:/path``).
 
         ``upgrade``: the protocol to ask for; ``length``: of the body that will be sent, where it is
-        another than the client's: bytes, or CHUNKED.
+        another than the client's: bytes, or CHUNKED. ``hops``: Max-Forwards, where it is limited;
+        a rule of the route for this field comes before it.
         """
         fields = request.fields
         named = fields.named
@@ -110,6 +112,8 @@ class RequestWriter:
             forwarding = self._without_overridden(forwarding)
         if self._adds:
             block += self._rules.varying(about)
+        if hops != NO_LIMIT and b"max-forwards" not in self._rules.dropped:
+            block = without(block, (b"max-forwards",)) + b"Max-Forwards: %d\r\n" % hops
         if upgrade:
             block += b"Connection: upgrade\r\nUpgrade: " + upgrade + b"\r\n"
         if expects_continue:
