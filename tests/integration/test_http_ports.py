@@ -64,7 +64,7 @@ def test_a_first_request_that_never_comes() -> None:
         timeouts = Timeouts(request_head=0.3, initial_data=0.3)
         client = plane.client(plane.http(plane.target(), timeouts=timeouts))
         assert client.is_ended()
-        plane.wait_ends({"head_timeout": 1})
+        plane.wait_ends({"no_route": 1})
 
 
 def test_tls_where_http_is_spoken_in_the_open() -> None:
