@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -42,6 +42,7 @@ from shared.match_criteria import (
 from shared.match_explain import Explanation, Question, explained
 from shared.match_forwarders import Places, before_request
 from shared.match_http import Found, HttpRoutes
+from shared.match_lists import first, put, rank_in_order
 from shared.match_waiting import Waiting
 from shared.networks import Network, parse_network
 from shared.path_index import NO_PARAMS
@@ -72,7 +73,8 @@ class Matcher(Generic[V]):
 
     __slots__ = (
         "__weakref__", "_awaits_http", "_behind", "_best", "_best_nameless", "_best_wild", "_exact",
-        "_http", "_in_front", "_listener", "_opening", "_ready", "_rest", "_waiting", "_wild",
+        "_http", "_in_front", "_listener", "_opening", "_ready", "_rest", "_sole", "_waiting",
+        "_wild", "_worst_sole",
         "forwarders", "longest_handshake", "needs_hello", "only", "places",
     )  # fmt: skip
 
@@ -89,6 +91,9 @@ class Matcher(Generic[V]):
         self._best: Rank = LAST
         self._best_wild = self._best_nameless = LAST  # of those under wildcards, without a domain
         self._exact: dict[str, Sequence[Candidate[V]]] = {}
+        # Who wins the name whoever asks for it, unless a wildcard or no domain at all ranks above.
+        self._sole: dict[str, V] = {}
+        self._worst_sole: Rank | None = None  # the last of their ranks; None: there is none
         self._wild: dict[str, Sequence[Candidate[V]]] = {}  # by `wildcard_key`
         self._in_front = self._behind = 0  # most dots in such a key, by the end that has the star
         self._rest: ByNetwork[list[Candidate[V]]] = ByNetwork(list)  # no domain, but need bytes
@@ -153,7 +158,7 @@ class Matcher(Generic[V]):
         for place, network in places.items():
             rank = rank_of(route, self._listener, NO_DOMAIN, network, path)
             group = (self._ready if is_ready else self._rest).at(place)
-            insort(group, Candidate(route, value, rank, place, checks), key=_rank)
+            insort(group, Candidate(route, value, rank, place, checks), key=rank_in_order)
             self._best_nameless = min(self._best_nameless, rank)
             if is_ready and rank < self._best:
                 self._best = rank
@@ -179,18 +184,27 @@ class Matcher(Generic[V]):
                     )
                     for at, one in places.items()
                 ]
-                alike[level] = own = tuple(sorted(made, key=_rank))
+                alike[level] = own = tuple(sorted(made, key=rank_in_order))
                 if not is_exact:
                     self._best_wild = min(self._best_wild, own[0].rank)
             if is_exact:
-                _put(self._exact, domain, own)
+                self._add_exact(domain, own)
                 continue
             key = wildcard_key(domain)
             if key[0] == ".":
                 self._in_front = max(self._in_front, key.count("."))
             else:
                 self._behind = max(self._behind, key.count("."))
-            _put(self._wild, key, own)
+            put(self._wild, key, own)
+
+    def _add_exact(self, domain: str, own: tuple[Candidate[V], ...]) -> None:
+        put(self._exact, domain, own)
+        if len(self._exact[domain]) > 1 or own[0].checks:
+            self._sole.pop(domain, None)
+            return
+        self._sole[domain] = own[0].value
+        if self._worst_sole is None or self._worst_sole < own[0].rank:
+            self._worst_sole = own[0].rank
 
     # -- what a layer asks -----------------------------------------------------------------
 
@@ -218,6 +232,13 @@ class Matcher(Generic[V]):
         ``is_tls``: whether they are TLS; None: nothing came in time, and only those win that need
         no bytes. ``hello``: what the ClientHello offers; None where it is not known, or is none.
         """
+        if is_tls and hello is not None:
+            worst = self._worst_sole
+            if worst is not None and worst < self._best_wild and worst < self._best_nameless:
+                # Nothing of a candidate is read: with thousands no cache holds them.
+                value = self._sole.get(hello.server_name or "")
+                if value is not None:
+                    return value
         found = self._winner(client, is_tls, hello)
         return None if found is None else found.value
 
@@ -291,7 +312,7 @@ class Matcher(Generic[V]):
         groups = self._ready.over(client)
         if len(groups) == 1:  # of everyone: the usual case
             return groups[0][0] if groups[0] else None
-        return min((group[0] for group in groups if group), key=_rank, default=None)
+        return min((group[0] for group in groups if group), key=rank_in_order, default=None)
 
     def _winner(
         self, client: Client, is_tls: bool | None, hello: Offer | None
@@ -308,14 +329,14 @@ class Matcher(Generic[V]):
                 name = plain_domain(name)
                 exact = self._exact.get(name)
             if exact is not None:
-                found = _first(exact, client, is_tls, hello)
+                found = first(exact, client, is_tls, hello)
                 if found is not None:
                     best = found.rank
         if name and self._best_wild < best:
             for key in wildcard_keys(name, self._in_front, self._behind):
                 group = self._wild.get(key)
                 if group is not None and group[0].rank < best:
-                    one = _first(group, client, is_tls, hello)
+                    one = first(group, client, is_tls, hello)
                     if one is not None and one.rank < best:
                         found, best = one, one.rank
         if self._best_nameless < best:
@@ -329,7 +350,7 @@ class Matcher(Generic[V]):
         for by_network in (self._rest, self._ready):
             for group in by_network.over(client):
                 if group and (found is None or group[0].rank < found.rank):
-                    one = _first(group, client, is_tls, hello)
+                    one = first(group, client, is_tls, hello)
                     if one is not None and (found is None or one.rank < found.rank):
                         found = one
         return found
@@ -364,31 +385,3 @@ class Matcher(Generic[V]):
 
 def _networks_of(route: RoutePlan) -> Sequence[Network | None]:
     return list(map(parse_network, route.client_ips)) or _EVERYONE
-
-
-def _rank(candidate: Candidate[Any]) -> Rank:
-    return candidate.rank
-
-
-def _put(table: dict[str, Sequence[Candidate[V]]], key: str, own: tuple[Candidate[V], ...]) -> None:
-    """Add to a list in its order; a route that has the key to itself shares its tuple."""
-    there = table.setdefault(key, own)
-    if there is own:
-        return
-    if not isinstance(there, list):
-        table[key] = there = list(there)
-    for candidate in own:
-        insort(there, candidate, key=_rank)
-
-
-def _first(
-    group: Sequence[Candidate[V]], client: Client, is_tls: bool | None, hello: Offer | None
-) -> Candidate[V] | None:
-    """The best of an ordered list whose checks hold."""
-    for candidate in group:
-        for holds in candidate.checks:
-            if not holds(candidate, client, is_tls, hello):
-                break
-        else:
-            return candidate
-    return None

@@ -38,11 +38,12 @@ class RouteTally:
 
     __slots__ = (
         "active",
-        "buckets",
+        "bucket",
         "by_client",
         "by_target",
         "connect_s",
         "counts",
+        "in_bucket",
         "received",
         "sent",
         "targets",
@@ -51,11 +52,11 @@ class RouteTally:
 
     def __init__(self) -> None:
         self.counts = RouteCounts()
-        self.buckets = self.counts.connect.buckets  # the same list
         self.targets: dict[str, TargetTally] = {}  # by name
         self.active = self.total = self.received = self.sent = 0
         self.by_client = self.by_target = 0  # the usual ends
         self.connect_s = 0.0
+        self.bucket = self.in_bucket = 0  # the bucket of the last dials, and how many they were
 
     def target(self, name: str) -> TargetTally:
         """That of the target with this name."""
@@ -67,8 +68,17 @@ class RouteTally:
 
     def connected(self, seconds: float) -> None:
         """A dial took so long."""
-        self.buckets[bisect_left(CONNECT_BUCKETS, seconds)] += 1
+        bucket = bisect_left(CONNECT_BUCKETS, seconds)
+        if bucket != self.bucket:
+            self._tell_bucket()
+            self.bucket = bucket
+        self.in_bucket += 1
         self.connect_s += seconds
+
+    def _tell_bucket(self) -> None:
+        if self.in_bucket:
+            self.counts.connect.buckets[self.bucket] += self.in_bucket
+            self.in_bucket = 0
 
     def ended(self, end: End) -> None:
         """A connection that had this route is over."""
@@ -86,6 +96,7 @@ class RouteTally:
         counts = self.counts
         counts.active, counts.total = self.active, self.total
         counts.received, counts.sent = self.received, self.sent
+        self._tell_bucket()
         counts.connect.total = self.connect_s
         if self.by_client:
             counts.ends[CLIENT_CLOSED] = self.by_client
