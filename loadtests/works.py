@@ -249,7 +249,7 @@ WORKS: Final = (
         title="requests to all of 10,000 routes against 10",
         unit="requests/s",
         cpu_unit="µs/request",
-        floor=None,
+        floor=0.95,
         group=HTTP,
         against=(FEW,),
     ),
