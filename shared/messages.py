@@ -22,6 +22,7 @@ from shared.errors import Problem
 from shared.plan import (
     AccessPlan,
     AddressSet,
+    AnswerPlan,
     AuthorityPlan,
     CertificatePlan,
     Endpoints,
@@ -58,6 +59,7 @@ class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
     access: AccessPlan | None = None
     certificates: int = 0
     authorities: int = 0
+    error_pages: tuple[tuple[int, AnswerPlan], ...] = ()
 
 
 class PrepareCertificates(ToWorker, frozen=True, kw_only=True, tag="prepare_certificates"):

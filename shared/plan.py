@@ -317,3 +317,4 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     access: AccessPlan | None = None
     certificates: tuple[CertificatePlan, ...] = ()  # each once, however many routes name it
     authorities: tuple[AuthorityPlan, ...] = ()
+    error_pages: tuple[tuple[int, AnswerPlan], ...] = ()  # by status, where no route was found

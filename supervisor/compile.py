@@ -113,6 +113,7 @@ def compile_plan(
         access=access_plan(config.log.access),
         certificates=tuple(tls.certificates),
         authorities=tuple(tls.authorities),
+        error_pages=http.error_pages,
     )
 
 

@@ -40,6 +40,11 @@ class HttpPlans:
         self._pages: dict[tuple[int, str, bytes], AnswerPlan] = {}
         self._common: HttpPlan | None = None
 
+    @property
+    def error_pages(self) -> tuple[tuple[int, AnswerPlan], ...]:
+        """The global ones, where a route speaks HTTP at all."""
+        return () if self._common is None else self._common.error_pages
+
     def compile(self, route: Route) -> HttpPlan | None:
         """How the route speaks HTTP; None where bytes are relayed."""
         if not speaks_http(route):

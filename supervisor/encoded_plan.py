@@ -109,5 +109,6 @@ def _encode_prepare(plan: Plan) -> bytes:
         access=plan.access,
         certificates=len(plan.certificates),
         authorities=len(plan.authorities),
+        error_pages=plan.error_pages,
     )
     return encode(prepare)

@@ -34,6 +34,7 @@ from shared.address_set import build, parse_range
 from shared.messages import Prepare, PrepareCertificates
 from shared.plan import (
     AccessPlan,
+    AnswerPlan,
     AuthorityPlan,
     CertificatePlan,
     Endpoints,
@@ -189,6 +190,7 @@ class Plane:
         access: AccessPlan | None = None,
         certificates: Sequence[CertificatePlan] = (),
         authorities: Sequence[AuthorityPlan] = (),
+        error_pages: Sequence[tuple[int, AnswerPlan]] = (),
     ) -> None:
         """Make these routes, on all listeners so far, the next generation.
 
@@ -207,6 +209,7 @@ class Plane:
                     security=security or SecurityPlan(),
                     address_sets=len(sets),
                     access=access,
+                    error_pages=tuple(error_pages),
                 )
             )
             for entries in sets:

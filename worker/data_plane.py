@@ -115,7 +115,7 @@ class DataPlane(Preparing):
         if new.number != generation:
             raise WorkerBootError(f"commit of {generation}, but {new.number} is prepared")
         self._current, self._next = new, None
-        self.http.adopt(new.widest)
+        self.http.adopt(new.widest, new.error_pages)
         self.access.commit()
         self.gates.adopt(new, self.open, self.reactor.now)
         for plan in new.listeners.values():

@@ -154,6 +154,7 @@ class Generation:
         self.number = prepare.generation
         self.listeners = {plan.id: plan for plan in prepare.listeners}
         self.endpoints = prepare.endpoints
+        self.error_pages = prepare.error_pages
         self._security = prepare.security
         self._sets: list[Addresses] = []
         self._limits = limits

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from shared.ends import End
 from shared.errors import HttpError
-from shared.http.answers import OwnAnswers
 from shared.http.hops import hops_left
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from worker.http_route import HttpRoute
 
 HEAD_END: Final = b"\r\n\r\n"
-NOBODYS: Final = OwnAnswers()  # where no route was found
 
 
 def act(exchange: Exchange, http: HttpRoute) -> None:
@@ -82,7 +80,8 @@ def fail(
     if is_last:
         exchange.client.is_last = exchange.client.must_linger = True
     _begin(exchange, status, end, detail)
-    own = NOBODYS if exchange.http is None else exchange.http.own
+    http = exchange.http
+    own = exchange.plane.http.own if http is None else http.own
     date, keeps = exchange.plane.http.date, _keeps(exchange)
     _say(exchange, own.error(status, exchange.about, date, keep_alive=keeps, extra=extra))
 

@@ -8,15 +8,15 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from shared.http.answers import OwnAnswers
 from shared.http.head import HeadLimits
 from shared.http.request_ids import RequestIds
-from shared.plan import Timeouts
+from shared.plan import AnswerPlan, HttpPlan, Timeouts
 from worker.basic_auth import BasicAuth
 from worker.reactor import TICK_S
 from worker.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
-    from shared.plan import HttpPlan
     from worker.http_pool import Place, Upstream
 
 
@@ -38,20 +38,25 @@ class Widest:
 
 
 class HttpPlane:
-    """``limits`` and ``timeouts``: before a request's route is known, the widest of all."""
+    """``limits`` and ``timeouts``: before a request's route is known, the widest of all.
+
+    ``own``: answers to requests for which no route was found.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self.kept: TimerWheel[Upstream] = TimerWheel(TICK_S, now)
         self.pools: dict[Place, list[Upstream]] = {}
         self.limits = HeadLimits()
         self.timeouts = Timeouts()
+        self.own = OwnAnswers()
         self.auth = BasicAuth(loop)
         self.make_id = RequestIds(int.from_bytes(os.urandom(16))).make
         self._second = int(time.time())
         self.date = formatdate(self._second, usegmt=True).encode()
 
-    def adopt(self, widest: Widest) -> None:
-        """Serve by these from now on."""
+    def adopt(self, widest: Widest, pages: tuple[tuple[int, AnswerPlan], ...]) -> None:
+        """Serve by these from now on. ``pages``: the global ones, by status."""
+        self.own = OwnAnswers("", HttpPlan(error_pages=pages))
         if widest.head_bytes:
             self.limits = HeadLimits(head_bytes=widest.head_bytes, fields=widest.fields)
             self.timeouts = Timeouts(

@@ -184,6 +184,16 @@ def test_settings_of_a_route(pages: Path) -> None:
     assert second.http.maintenance.headers == (("Retry-After", "2"), TEXT)
 
 
+def test_pages_where_no_route_is(pages: Path) -> None:
+    """The global ones; none where nothing speaks HTTP."""
+    head = "http: {error_pages: {404: sorry.html}}"
+    own = "http: {error_pages: {404: robots.txt, 502: robots.txt}},"
+    made = plan(pages, route(rest=own), head=head)
+    page = AnswerPlan(status=404, headers=(HTML,), body=b"<p>Sorry</p>")
+    assert made.error_pages == ((404, page),)
+    assert plan(pages, route("ports: [80]"), head=head).error_pages == ()
+
+
 def test_timeouts(pages: Path) -> None:
     """Those of HTTP come from the global ones, then the route's."""
     head = "timeouts: {request_head: 3s, response: 5s}"

@@ -13,7 +13,15 @@ from shared.messages import (
     PrepareSet,
     decode_supervisor_message,
 )
-from shared.plan import AddressSet, AuthorityPlan, CertificatePlan, Endpoints, Plan, RoutePlan
+from shared.plan import (
+    AddressSet,
+    AnswerPlan,
+    AuthorityPlan,
+    CertificatePlan,
+    Endpoints,
+    Plan,
+    RoutePlan,
+)
 from supervisor.encoded_plan import (
     CERTIFICATE_BYTES_PER_MESSAGE,
     CERTIFICATES_PER_MESSAGE,
@@ -77,6 +85,21 @@ def test_the_order_of_messages() -> None:
         PrepareCertificates,
         PrepareRoutes,
     ]
+
+
+def test_pages_where_no_route_is() -> None:
+    """They go with the first message."""
+    pages = ((404, AnswerPlan(status=404, body=b"gone")),)
+    plan = Plan(
+        generation=7,
+        listeners=(),
+        routes=(),
+        endpoints=Endpoints(addresses={}),
+        error_pages=pages,
+    )
+    prepare = decode_supervisor_message(asyncio.run(encode_plan(plan)).prepare)
+    assert isinstance(prepare, Prepare)
+    assert prepare.error_pages == pages
 
 
 def test_a_plan_without_certificates_sends_none() -> None:
