@@ -16,7 +16,7 @@ from worker.http_body import take_body
 from worker.http_checks import admit, authenticated, check, find_route, has_policy_of, no_route
 from worker.http_count import tell
 from worker.http_dial import HttpDial
-from worker.http_own import act, ends_here, fail, unreachable
+from worker.http_own import act, ends_here, fail, is_too_large, unreachable
 from worker.http_pool import Upstream, place_of, take_kept
 from worker.http_wire import LOST
 from worker.reactor import ENDED as ANY_END
@@ -128,9 +128,11 @@ class Exchange:
             self.fail(421, End.NO_ROUTE, "the route has another TLS policy")
             return
         plan = http.plan
-        if self.head_size > plan.head_limit or len(request.fields.lines) > plan.field_limit:
-            self.fail(431, End.BAD_REQUEST, "the head is over the route's limit", is_last=True)
-        elif http.is_plain and route.rules is None:
+        if (
+            self.head_size > plan.head_limit or len(request.fields.lines) > plan.field_limit
+        ) and is_too_large(self, plan):
+            return
+        if http.is_plain and route.rules is None:
             self.go_on(http, route)
         else:
             check(self, http, route)

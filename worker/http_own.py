@@ -9,6 +9,7 @@ from shared.errors import HttpError
 from shared.http.hops import hops_left
 
 if TYPE_CHECKING:
+    from shared.plan import HttpPlan
     from worker.http_exchange import Exchange
     from worker.http_route import HttpRoute
 
@@ -46,6 +47,21 @@ def ends_here(exchange: Exchange) -> bool:
         _begin(exchange, 204, None, "")
         date, keeps = exchange.plane.http.date, _keeps(exchange)
         _say(exchange, http.own.options(about, date, keep_alive=keeps))
+    return True
+
+
+def is_too_large(exchange: Exchange, plan: HttpPlan) -> bool:
+    """Whether the target, or the fields, are over what the route allows; then it is answered."""
+    request = exchange.request
+    if request.line_bytes > plan.head_limit:
+        status, why = 414, "the request target is over the route's head_limit"
+    elif request.block_bytes > plan.head_limit:
+        status, why = 431, "the fields are over the route's head_limit"
+    elif len(request.fields.lines) > plan.field_limit:
+        status, why = 431, "there are more fields than the route's field_limit"
+    else:
+        return False
+    fail(exchange, status, End.BAD_REQUEST, why, is_last=True)
     return True
 
 

@@ -14,6 +14,14 @@ from msgspec import Struct
 
 CHUNKED: Final = -1  # as the length of a body
 UNTIL_CLOSE: Final = -2  # of an answer: its body ends with the connection
+# What llhttp knows of HTTP (the registry of RFC 9110 section 16.1.1 and a few in use), but CONNECT:
+# a reverse proxy opens no tunnels.
+METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "ACL", "BIND",
+     "CHECKOUT", "COPY", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
+     "MOVE", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH",
+     "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"}
+)  # fmt: skip
 
 
 class Fields:
@@ -66,8 +74,8 @@ class Request:
     """
 
     __slots__ = (
-        "authority", "fields", "host", "is_11", "keep_alive", "length", "line_bytes", "method",
-        "path", "query",
+        "authority", "block_bytes", "fields", "host", "is_11", "keep_alive", "length",
+        "line_bytes", "method", "path", "query",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +91,7 @@ class Request:
         self.length = 0  # of the body in bytes; CHUNKED
         self.keep_alive = is_11  # the client would send another one on this connection
         self.line_bytes = 0  # of the request target, for its limit
+        self.block_bytes = 0  # of the fields, likewise
 
 
 class Response:

@@ -28,21 +28,13 @@ from shared.http.fields import (
     read_framing,
     tokens,
 )
-from shared.http.head import Fields, HeadLimits, Request
+from shared.http.head import METHODS, Fields, HeadLimits, Request
 from shared.http.paths import normalise
 from shared.http.remembered import Remembered
 from shared.match_criteria import plain_domain
 
 __all__ = ["METHODS", "check_unfinished", "could_begin_request", "find_head", "parse_request"]
 
-# What llhttp knows of HTTP (the registry of RFC 9110 section 16.1.1 and a few in use), but CONNECT:
-# a reverse proxy opens no tunnels.
-METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "ACL", "BIND",
-     "CHECKOUT", "COPY", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
-     "MOVE", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH",
-     "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"}
-)  # fmt: skip
 _FIRST_WORDS: Final = frozenset(f"{method} ".encode() for method in METHODS | {"CONNECT"})
 _LONGEST_WORD: Final = max(len(word) for word in _FIRST_WORDS)
 _BEGINNINGS: Final = frozenset(word[:size] for word in _FIRST_WORDS for size in range(len(word)))
@@ -171,6 +163,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
     request.fields = fields
     request.length = fields.length
     request.line_bytes = line.target_bytes
+    request.block_bytes = len(block)
     connection = fields.connection
     if connection:
         # RFC 9112 section 9.3: close beats keep-alive; 1.0 goes on only where it asks for it.
