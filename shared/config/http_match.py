@@ -14,6 +14,7 @@ from shared.config.base import ConfigStruct, doc
 from shared.config.name_map import NameMap, check_token
 from shared.config.scalars import TextOrFields, decode_hook
 from shared.errors import HttpError
+from shared.http.head import METHODS
 from shared.http.paths import normalise
 from shared.path_index import PathPattern as PathMatcher
 from shared.plan import FieldMatch
@@ -78,6 +79,8 @@ class Method(str):
             raise ValueError(f"{short(value)} is in lower case; write {value.upper()}")
         if value == "CONNECT":
             raise ValueError("CONNECT is never forwarded: this is no proxy for clients to choose")
+        if value not in METHODS:
+            raise ValueError(f"{short(value)} is no method that is served: its requests get 501")
         return cls(value)
 
 

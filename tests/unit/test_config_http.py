@@ -75,6 +75,7 @@ def test_paths(pages: Path, written: str, compared: str) -> None:
         ("methods: [get]", "methods[0]", "write GET"),
         ("methods: ['G T']", "methods[0]", "is no method"),
         ("methods: [CONNECT]", "methods[0]", "never forwarded"),
+        ("methods: [GETS]", "methods[0]", "no method that is served"),
         ("methods: [true]", "methods[0]", "expected a method"),
         ("headers: [a]", "headers", "expected a mapping, got a list"),
         ("headers: {'X A': b}", "headers.'X A'", "is no name of a field"),
