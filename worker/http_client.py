@@ -350,7 +350,7 @@ class HttpClient:
         self.conn.arm(self._deadline())
 
     def _deadline(self) -> float:
-        conn, route = self.conn, self.conn.route
+        conn, route = self.conn, self.route or self.conn.route
         timeouts = self.plane.http.timeouts if route is None else route.timeouts
         if (self.inbox or not self.requests) and not self.wire.outbox:
             found = self.head_at + timeouts.request_head

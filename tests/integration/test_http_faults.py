@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 
 import pytest
+from msgspec.structs import replace
 
 from shared.plan import HttpPlan, Timeouts
 from tests.data_plane_sockets import reset
-from tests.helpers.http_talk import OK, Talker, answer, get, post, serving
+from tests.helpers.http_talk import OK, Talker, answer, get, post, route, serving
 from tests.helpers.waiting import wait_until
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -350,6 +351,29 @@ def test_a_second_head_that_is_late() -> None:
         client.send(b"GET / HT")
         assert client.message().status == 408
         assert client.is_ended()
+
+
+def test_the_latest_route_says_how_long_the_next_request_may_take() -> None:
+    """Not that of the connection's first request; after a reload, by the new settings."""
+    with serving() as plane:
+        target, listener = plane.target(), plane.listen()
+        first = route("r", listener, target, domains=("a.example",), http=HttpPlan())
+        brief = Timeouts(http_keep_alive=0.4)
+        other = route("s", listener, target, order=1, http=HttpPlan(), timeouts=brief)
+        plane.commit(first, other)
+        client, server = plane.pair(listener, target)
+        for renewed, host in [(first, "b.example"), (replace(first, timeouts=brief), "a.example")]:
+            plane.commit(renewed, other)
+            client.send(get(host=host))
+            server.message()
+            server.send(OK)
+            assert client.message().body == b"ok"
+            assert client.is_ended()
+            client = plane.client(listener)
+            client.send(get())
+            server.message()
+            server.send(OK)
+            assert client.message().body == b"ok"
 
 
 def test_a_next_request_that_never_comes() -> None:
