@@ -90,6 +90,7 @@ class HttpClient:
             "http" if tls is None else "https",
             port,
             "" if facts is None else facts.hello.server_name,
+            self.destination[0],
         )
 
     def begin(self) -> None:

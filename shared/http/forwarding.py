@@ -41,22 +41,25 @@ class Origin:
     """Where the requests of one client connection come from.
 
     ``client_ip``: of the connection, "" on a Unix socket; ``port``: that the client came to;
-    ``scheme``: http or https, as the client speaks to us.
+    ``scheme``: http or https, as the client speaks to us. ``address``: the IP address that it
+    dialled; "" on a Unix socket.
     """
 
     __slots__ = (
-        "_asked_by", "_authority", "_is_trusted", "_lines", "client_ip", "client_port", "port",
-        "scheme", "sni",
+        "_asked_by", "_authority", "_is_trusted", "_lines", "address", "client_ip", "client_port",
+        "port", "scheme", "sni",
     )  # fmt: skip
 
     def __init__(
-        self, client_ip: str, client_port: int, scheme: str, port: int, sni: str = ""
-    ) -> None:
+        self, client_ip: str, client_port: int, scheme: str, port: int, sni: str = "",
+        address: str = "",
+    ) -> None:  # fmt: skip
         self.client_ip = client_ip
         self.client_port = client_port
         self.scheme = scheme
         self.port = port
         self.sni = sni
+        self.address = address
         self._authority = ""
         self._lines = b""
         self._asked_by = 0
@@ -149,9 +152,20 @@ class About:
 
     @property
     def host(self) -> str:
-        """The name that the client asked for, lower case; IPv6 in brackets."""
+        """The name that the client asked for, lower case; IPv6 in brackets.
+
+        One of HTTP/1.0 may have asked for none in its request. Then it is that of its ClientHello,
+        else the address that it dialled: a URL without a host leads nowhere.
+        """
         believed = self.believed
-        return self.request.host if believed is None else believed.host
+        asked = self.request.host if believed is None else believed.host
+        if asked:
+            return asked
+        origin = self.origin
+        if origin.sni:
+            return origin.sni
+        ip = written_ip(origin.address)
+        return f"[{ip}]" if ":" in ip else ip
 
     @property
     def port(self) -> int:

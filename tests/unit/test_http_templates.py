@@ -58,6 +58,23 @@ def test_what_is_not_known_is_empty() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sni", "address", "told"),
+    [
+        ("", "192.0.2.1", "192.0.2.1"),
+        ("", "2001:db8::1", "[2001:db8::1]"),
+        ("", "fe80::1%eth0", "[fe80::1]"),
+        ("sni.example.com", "192.0.2.1", "sni.example.com"),
+        ("", "", ""),
+    ],
+)
+def test_a_client_that_names_no_host(sni: str, address: str, told: str) -> None:
+    """Of HTTP/1.0: {host} is the name of its ClientHello, else the address that it dialled."""
+    came = Origin("203.0.113.5", 4000, "http", 8080, sni, address)
+    about = heads.about(heads.request(authority="", is_11=False), came=came)
+    assert compile_template("{host}", is_location=True).render(about).decode() == told
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{clientip}", r"`\{clientip\}` is no field; there are \{client_ip\}, .*\{header.NAME\}"),
