@@ -68,11 +68,12 @@ class _Answer:
     ) -> None:  # fmt: skip
         """``tells_id``: the request's id goes behind the body, on a line of its own."""
         kept = [pair for pair in pairs if pair[0].lower().encode() not in rules.dropped]
+        has_own_date = any(name.lower() == "date" for name, _ in kept)
         lines = self._lines = Lines(kept, route, locations=_LOCATION)
         self._rules = rules
         first = f"HTTP/1.1 {status} {reason_of(status)}\r\n".encode()
         self._begin = first + lines.constant + rules.constant
-        self._has_date = b"date" not in rules.dropped
+        self._has_date = b"date" not in rules.dropped and not has_own_date
         self._length = status not in _NO_BODY
         self._body = body if self._length else b""
         self._tells_id = tells_id

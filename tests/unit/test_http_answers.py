@@ -177,6 +177,14 @@ def test_error_pages() -> None:
     assert body.startswith(b"504 Gateway Timeout\n")
 
 
+def test_a_date_of_the_config() -> None:
+    """It is the only one."""
+    plan = AnswerPlan(status=200, headers=(("date", "Sun, 06 Nov 1994 08:49:37 GMT"),))
+    answers = OwnAnswers("web", HttpPlan(answer=plan))
+    head, _ = split(answers.action(heads.about(), DATE, keep_alive=True))
+    assert named(head, "date") == ["Sun, 06 Nov 1994 08:49:37 GMT"]
+
+
 def test_maintenance() -> None:
     """503 with Retry-After and the page."""
     plan = AnswerPlan(status=503, headers=(("Retry-After", "30"),), body=b"back soon")
