@@ -288,6 +288,11 @@ def _check_trust(config: Config, found: Findings) -> None:
     for index, override in enumerate(config.listeners):
         trusted = override.proxy_protocol.trusted or []
         lists.append((list(trusted), found.listener(index, "proxy_protocol", "trusted")))
+    lists.append((list(config.http.trusted_forwarders), ("http", "trusted_forwarders")))
+    for index, route in enumerate(config.routes):
+        if route.http is not None:
+            forwarders = route.http.trusted_forwarders or []
+            lists.append((list(forwarders), found.route(index, "http", "trusted_forwarders")))
     for sources, path in lists:
         for number, source in enumerate(sources):
             if source in _EVERYONE:

@@ -51,8 +51,9 @@ _OUTRO: Final = """\
 ## How the keys work together
 
 - Of several routes on a port, the one with the higher `priority` wins; then the one with the more
-  specific domain (exact, then the longer wildcard, then none); then the one whose `client_ips` hold
-  the client by the longer prefix (a route without `client_ips` comes last); then the one with more
+  specific domain (exact, then the longer wildcard, then none); then the one with the more specific
+  path (exact, then the longer literal prefix, then none); then the one whose `client_ips` hold the
+  client by the longer prefix (a route without `client_ips` comes last); then the one with more
   other criteria; then a port that is written by itself before a range; then the order of the file.
 - `tls_versions` and `alpn` are about the ClientHello, so a route with one of them, or with `tls` in
   its action, is for TLS clients only. Without `tls` in the action TLS stays closed. `domains` are
@@ -91,8 +92,8 @@ _OUTRO: Final = """\
 - `proxy_protocol.required: false`: bytes that cannot begin a header mean that there is none;
   silence means that until `header_timeout`. The specification warns of such guessing: it is your
   choice, and for trusted sources only.
-- `0.0.0.0/0` or `::/0` in `trusted` is accepted with a warning: then any client can claim any
-  address.
+- `0.0.0.0/0` or `::/0` in `trusted` or `trusted_forwarders` is accepted with a warning: then any
+  client can claim any address.
 - A host name in `targets` or `trusted` is resolved again every `dns_refresh`. One that does not
   resolve is a target that is down; the last good addresses stay in use while DNS fails.
 - Access rules and limits see the client's address: the PROXY header's where one was believed, else

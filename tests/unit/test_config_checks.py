@@ -129,6 +129,15 @@ def test_trusting_everyone_warns(everyone: str) -> None:
     assert warning(entry).path == "listeners[0].proxy_protocol.trusted[0]"
 
 
+def test_trusting_every_forwarder_warns() -> None:
+    """The same where anybody's X-Forwarded-For would be believed."""
+    found = warning("http: {trusted_forwarders: [10.0.0.1, '::/0']}")
+    assert (found.path, found.code) == ("http.trusted_forwarders[1]", "trusts_everyone")
+    own = "http: {trusted_forwarders: ['0.0.0.0/0']}, action: {type: forward, targets: ['t:1']}"
+    own = f"- {{name: b, match: {{ports: [8081]}}, {own}}}\n"
+    assert warning("", own).path == "routes[0].http.trusted_forwarders[0]"
+
+
 def test_weights() -> None:
     """All weights 0 leave no target; one that has a weight is enough."""
     none = "targets: [{host: a, port: 1, weight: 0}, {host: b, port: 1, weight: 0}]"
