@@ -26,7 +26,9 @@ def switch(exchange: Exchange, up: Upstream, answer: Response, behind: bytes) ->
     assert route is not None
     exchange.status = answer.status
     exchange.first_byte_at = client.plane.reactor.now
-    client.wire.send(http.answers.informational(answer, about))
+    head = http.answers.informational(answer, about)
+    route.tally.sent += len(head)
+    client.wire.send(head)
     if client.wire.is_lost:
         client.gone(End.CLIENT_RESET)
         return
