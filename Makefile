@@ -3,7 +3,8 @@
 # make lint   formatting, lint and types only
 # make build  compile the hot path anew, after a change to it
 # make load   30 s of mixed load with a reload every 2 s; prints failures
-# make soak   60 s of reloads, resizes and kills under load; every connection accounted for
+# make soak   60 s of reloads, resizes and kills under load, and 30 s with users of HTTP and
+#             WebSocket; every connection and request accounted for
 # make compare  side by side with HAProxy and nginx
 # make clean  remove what the above has made
 
@@ -46,6 +47,7 @@ load: packages $(INSTALLED_LOAD) $(BUILT)
 
 soak: $(BUILT)
 	$(BIN)/python -m loadtests.soak --seconds $(SECONDS)
+	$(BIN)/python -m loadtests.soak_http --seconds $$(awk 'BEGIN { print $(SECONDS) / 2 }')
 
 compare: packages $(INSTALLED_LOAD) $(BUILT)
 	$(BIN)/python -m loadtests.compare

@@ -13,7 +13,7 @@ from loadtests.soak_wire import Account, Guest, Shown, parse_id
 
 CLOCK_S: Final = 0.25  # between the instant that is noted for a signal and its effect
 AWAKE_S: Final = 0.5  # for a worker that was stopped, to serve by the new generation
-_STOPPED: Final = re.compile(r"stopped: (\d+) connections? drained, (\d+) cut at the deadline")
+STOPPED: Final = re.compile(r"stopped: (\d+) connections? drained, (\d+) cut at the deadline")
 _SHOWN: Final = 5
 
 
@@ -130,7 +130,7 @@ def judge_spread(account: Account, ages_s: Mapping[int, float], old_s: float) ->
 def judge_stop(account: Account, status: int, said: str) -> list[str]:
     """The numbers that the full stop printed, and ours."""
     wrong = [] if status == 0 else [f"proxyctl ended with {status}"]
-    found = _STOPPED.fullmatch(said)
+    found = STOPPED.fullmatch(said)
     if found is None:
         return [*wrong, f"the stop printed {said!r}"]
     drained, cut = int(found[1]), int(found[2])
