@@ -38,6 +38,14 @@ TLS_NO_CLIENT: Final = "bad client: no client certificate"
 TLS_CUT: Final = "bad client: TLS handshake cut"
 TLS_GARBAGE: Final = "bad client: garbage after a ClientHello"
 TLS_PLAIN: Final = "bad client: plain HTTP instead of TLS"
+HTTP_KEPT: Final = "HTTP request on a kept connection"
+HTTP_ONCE: Final = "HTTP request on its own connection"
+HTTPS_KEPT: Final = "HTTPS request on a kept connection"
+HTTPS_ONCE: Final = "HTTPS request on its own connection"
+HTTP_BAD: Final = "bad client: ambiguous HTTP request"
+WEBSOCKET: Final = "message on a WebSocket"
+WEBSOCKET_TLS: Final = "message on a WebSocket over TLS"
+WEBSOCKET_ONCE: Final = "WebSocket opened and closed"
 
 # Requests per second that even a busy machine reaches: this gate asks "did it run", not "how fast"
 MINIMUM_PER_S: Final = {
@@ -62,6 +70,14 @@ MINIMUM_PER_S: Final = {
     TLS_CUT: 0.2,
     TLS_GARBAGE: 0.2,
     TLS_PLAIN: 0.2,
+    HTTP_KEPT: 10.0,
+    HTTP_ONCE: 2.0,
+    HTTPS_KEPT: 5.0,
+    HTTPS_ONCE: 0.5,
+    HTTP_BAD: 0.5,
+    WEBSOCKET: 10.0,
+    WEBSOCKET_TLS: 5.0,
+    WEBSOCKET_ONCE: 1.0,
 }
 
 

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from tests.helpers.certificates import Authority
 
-ENDED: Final = ("term.test", "encr.test", "auth.test")  # by the proxy
+ENDED: Final = ("term.test", "encr.test", "auth.test", "web.test")  # by the proxy
 SHOWN: Final = 4  # clients that look: more than there are workers
 LOOK_S: Final = 10.0
 

@@ -44,10 +44,14 @@ def context(version: str, has_certificate: bool) -> Any:
 
 
 def connect_tls(
-    name: str, version: str = "1.3", has_certificate: bool = False, session: Any = None
+    name: str,
+    version: str = "1.3",
+    has_certificate: bool = False,
+    session: Any = None,
+    port: str = "tls",
 ) -> Any:
     """A connection whose handshake is over."""
-    plain = connect("tls")
+    plain = connect(port)
     try:
         return context(version, has_certificate).wrap_socket(
             plain, server_hostname=name, session=session

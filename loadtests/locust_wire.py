@@ -2,7 +2,8 @@
 
 The ports come in PROXYCTL_LOAD_PORTS as JSON: ``echo`` leads to a target that echoes, ``from_v1``
 and ``from_v2`` believe a PROXY header and lead to a target that tells which address it saw, ``tls``
-takes TLS, for several routes by server name.
+takes TLS, for several routes by server name, ``http`` plain requests, and
+``https`` those over TLS.
 """
 
 from __future__ import annotations

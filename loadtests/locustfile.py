@@ -5,51 +5,21 @@ Every request is checked byte for byte; what is not as expected is a failure.
 
 from __future__ import annotations
 
-import hashlib
 import random
-import struct
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-import gevent
-from gevent import socket
 from locust import User, constant, task
 
-from loadtests import locust_tls
-from loadtests.gate import (
-    AT_ONCE,
-    BULK,
-    FROM_V1,
-    FROM_V2,
-    GARBAGE,
-    LONG,
-    RESET,
-    SHORT,
-    SILENT,
-    TLS_12,
-    TLS_13,
-    TLS_CLIENT,
-    TLS_CUT,
-    TLS_GARBAGE,
-    TLS_LONG,
-    TLS_NO_CLIENT,
-    TLS_PASSED,
-    TLS_PLAIN,
-    TLS_REENCRYPTED,
-    TLS_RESUMED,
-    TRUNCATED,
-)
+from loadtests import gate, locust_http, locust_tcp, locust_tls
 from loadtests.locust_wire import (
-    CHUNK,
     Unexpected,
     connect,
     cut,
     random_source,
-    read_all,
     read_exactly,
     require,
-    require_refused,
     v1_header,
     v2_header,
 )
@@ -80,6 +50,40 @@ class TcpUser(User):
         return error is None
 
 
+class LongUser(TcpUser):
+    """Base of those that have one connection for as long as they live, over every reload."""
+
+    abstract = True
+    kind = ""
+    _connection: Any = None
+
+    def connect(self) -> Any:
+        """The connection, or what stands for it and can be closed."""
+        raise NotImplementedError
+
+    def exchange(self, connection: Any) -> int:
+        """Something there and back; the bytes received."""
+        raise NotImplementedError
+
+    @task
+    def once_more(self) -> None:
+        """One exchange; after a failure the next one connects anew."""
+
+        def work() -> int:
+            if self._connection is None:
+                self._connection = self.connect()
+            return self.exchange(self._connection)
+
+        if not self.measure(self.kind, work):
+            self.on_stop()
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class ShortConnections(TcpUser):
     """One connection per request, half-closed by the client, read to the end."""
 
@@ -88,44 +92,25 @@ class ShortConnections(TcpUser):
     @task
     def echo(self) -> None:
         """Send, say FIN, get all of it back, then FIN."""
-
-        def work() -> int:
-            sent = cut(1, 2000)
-            with connect("echo") as connection:
-                connection.sendall(sent)
-                connection.shutdown(socket.SHUT_WR)
-                require(read_all(connection), sent)
-            return len(sent)
-
-        self.measure(SHORT, work)
+        self.measure(gate.SHORT, locust_tcp.short)
 
 
-class LongEcho(TcpUser):
-    """Messages on one connection that lives as long as the user does, over every reload."""
+class LongEcho(LongUser):
+    """Messages."""
 
     fixed_count = 8
-    _connection: Any = None
+    kind = gate.LONG
 
-    @task
-    def message(self) -> None:
-        """Send a message and get it back; after a failure the next one connects anew."""
+    def connect(self) -> Any:
+        """To the echo."""
+        return connect("echo")
 
-        def work() -> int:
-            if self._connection is None:
-                self._connection = connect("echo")
-            sent = cut(1, 16384)
-            self._connection.sendall(sent)
-            require(read_exactly(self._connection, len(sent)), sent)
-            return len(sent)
-
-        if not self.measure(LONG, work):
-            self.on_stop()
-
-    def on_stop(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def exchange(self, connection: Any) -> int:
+        """Send a message and get it back."""
+        sent = cut(1, 16384)
+        connection.sendall(sent)
+        require(read_exactly(connection, len(sent)), sent)
+        return len(sent)
 
 
 class BulkTransfers(TcpUser):
@@ -137,79 +122,29 @@ class BulkTransfers(TcpUser):
     @task
     def transfer(self) -> None:
         """Send and receive at the same time; hash and length of both must agree."""
-
-        def work() -> int:
-            sent = cut(256 * 1024, 4 * 1024 * 1024)
-            with connect("echo") as connection:
-                sender = gevent.spawn(self._send, connection, sent)
-                digest, size = hashlib.sha256(), 0
-                while part := connection.recv(CHUNK):
-                    digest.update(part)
-                    size += len(part)
-                if (error := sender.get()) is not None:
-                    raise error
-            if digest.digest() != hashlib.sha256(sent).digest():
-                short = size < len(sent)
-                raise Unexpected("ended too early" if short else "other bytes came")
-            return size
-
-        self.measure(BULK, work)
-
-    @staticmethod
-    def _send(connection: Any, sent: bytes) -> OSError | None:
-        """Send all and end; an error is returned, for the receiver to report."""
-        try:
-            connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            return error
-        return None
+        self.measure(gate.BULK, locust_tcp.bulk)
 
 
-class ProxySender(TcpUser):
-    """Base of the senders: name an address, ask the target behind the proxy which it saw."""
-
-    abstract = True
-
-    def ask(self, name: str, port: str, header: Callable[[str, int], bytes]) -> None:
-        """Header and request leave together, or the header in two pieces."""
-
-        def work() -> int:
-            source = random_source()
-            sent = header(*source) + b"GET /seen HTTP/1.0\r\n\r\n"
-            split = random.choice([0, random.randrange(1, len(sent))])
-            with connect(port) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for part in (sent[:split], sent[split:]):
-                    connection.sendall(part)
-                    gevent.sleep(0)  # let other users run between the pieces
-                answer = read_all(connection)
-            require(answer.rpartition(b"\r\n\r\n")[2], f"{source[0]} {source[1]}\n".encode())
-            return len(answer)
-
-        self.measure(name, work)
-
-
-class ProxyV1Sender(ProxySender):
+class ProxyV1Sender(TcpUser):
     """Sends v1; the proxy sends v2 on."""
 
     fixed_count = 3
 
     @task
     def send(self) -> None:
-        """Ask once."""
-        self.ask(FROM_V1, "from_v1", v1_header)
+        """Ask once which address the target saw."""
+        self.measure(gate.FROM_V1, lambda: locust_tcp.seen("from_v1", v1_header))
 
 
-class ProxyV2Sender(ProxySender):
+class ProxyV2Sender(TcpUser):
     """Sends v2; the proxy sends v1 on."""
 
     fixed_count = 3
 
     @task
     def send(self) -> None:
-        """Ask once."""
-        self.ask(FROM_V2, "from_v2", v2_header)
+        """Ask once which address the target saw."""
+        self.measure(gate.FROM_V2, lambda: locust_tcp.seen("from_v2", v2_header))
 
 
 class BadClients(TcpUser):
@@ -221,50 +156,29 @@ class BadClients(TcpUser):
     @task
     def garbage(self) -> None:
         """Bytes that cannot begin a header, where one is required: refused."""
-        self.measure(GARBAGE, lambda: self._refused(b"\x16" + cut(1, 600)))
+        self.measure(gate.GARBAGE, lambda: locust_tcp.refused(b"\x16" + cut(1, 600)))
 
     @task
     def truncated(self) -> None:
         """The beginning of a header, then FIN: refused."""
         header = random.choice([v1_header, v2_header])(*random_source())
-        self.measure(
-            TRUNCATED, lambda: self._refused(header[: random.randrange(1, len(header))], fin=True)
-        )
+        part = header[: random.randrange(1, len(header))]
+        self.measure(gate.TRUNCATED, lambda: locust_tcp.refused(part, fin=True))
 
     @task
     def silent(self) -> None:
         """Not a byte, where a header is required: refused after its timeout."""
-        self.measure(SILENT, lambda: self._refused(b""))
-
-    def _refused(self, sent: bytes, fin: bool = False) -> int:
-        with connect(random.choice(["from_v1", "from_v2"])) as connection:
-            return require_refused(connection, sent, fin)
+        self.measure(gate.SILENT, lambda: locust_tcp.refused(b""))
 
     @task
     def reset(self) -> None:
         """RST in the middle of an echo."""
-
-        def work() -> int:
-            connection = connect("echo")
-            connection.sendall(cut(1, 100_000))
-            linger = struct.pack("ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            connection.close()
-            return 0
-
-        self.measure(RESET, work)
+        self.measure(gate.RESET, locust_tcp.reset)
 
     @task
     def fin_at_once(self) -> None:
         """FIN without a byte: the target ends too, and sends nothing."""
-
-        def work() -> int:
-            with connect("echo") as connection:
-                connection.shutdown(socket.SHUT_WR)
-                require(read_all(connection), b"")
-            return 0
-
-        self.measure(AT_ONCE, work)
+        self.measure(gate.AT_ONCE, locust_tcp.fin_at_once)
 
 
 class TlsUser(TcpUser):
@@ -282,27 +196,27 @@ class TlsConnections(TlsUser):
     @task
     def passed(self) -> None:
         """Passed through by its server name: the certificate is the target's."""
-        self.measure(TLS_PASSED, lambda: locust_tls.echo("pass.test"))
+        self.measure(gate.TLS_PASSED, lambda: locust_tls.echo("pass.test"))
 
     @task
     def terminated(self) -> None:
         """Ended by the proxy, TLS 1.3."""
-        self.measure(TLS_13, lambda: locust_tls.echo("term.test"))
+        self.measure(gate.TLS_13, lambda: locust_tls.echo("term.test"))
 
     @task
     def terminated_as_1_2(self) -> None:
         """Ended by the proxy, TLS 1.2."""
-        self.measure(TLS_12, lambda: locust_tls.echo("term.test", "1.2"))
+        self.measure(gate.TLS_12, lambda: locust_tls.echo("term.test", "1.2"))
 
     @task
     def reencrypted(self) -> None:
         """Ended by the proxy, and encrypted again to the target."""
-        self.measure(TLS_REENCRYPTED, lambda: locust_tls.echo("encr.test"))
+        self.measure(gate.TLS_REENCRYPTED, lambda: locust_tls.echo("encr.test"))
 
     @task
     def with_certificate(self) -> None:
         """The client has the certificate that the route requires."""
-        self.measure(TLS_CLIENT, lambda: locust_tls.echo("auth.test", has_certificate=True))
+        self.measure(gate.TLS_CLIENT, lambda: locust_tls.echo("auth.test", has_certificate=True))
 
 
 class TlsResumed(TlsUser):
@@ -322,33 +236,23 @@ class TlsResumed(TlsUser):
             self._session = {**sessions, version: found}
             return size
 
-        self.measure(TLS_RESUMED, work)
+        self.measure(gate.TLS_RESUMED, work)
 
 
-class TlsLongEcho(TlsUser):
-    """Messages on one TLS connection that lives as long as the user does, over every reload."""
+class TlsLongEcho(LongUser):
+    """Messages over TLS."""
 
     fixed_count = 4
-    _connection: Any = None
+    wait_time = constant(0.05)
+    kind = gate.TLS_LONG
 
-    @task
-    def message(self) -> None:
-        """Send a message and get it back; after a failure the next one connects anew."""
+    def connect(self) -> Any:
+        """By one kind of route."""
+        return locust_tls.connect_tls(random.choice(["term.test", "encr.test", "pass.test"]))
 
-        def work() -> int:
-            if self._connection is None:
-                name = random.choice(["term.test", "encr.test", "pass.test"])
-                self._connection = locust_tls.connect_tls(name)
-            return locust_tls.exchange(self._connection, cut(1, 40_000))
-
-        if not self.measure(TLS_LONG, work):
-            self.on_stop()
-
-    def on_stop(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def exchange(self, connection: Any) -> int:
+        """Send a message and get it back."""
+        return locust_tls.exchange(connection, cut(1, 40_000))
 
 
 class BadTlsClients(TlsUser):
@@ -359,25 +263,110 @@ class BadTlsClients(TlsUser):
     @task
     def without_certificate(self) -> None:
         """No certificate where one is required: not a byte is echoed."""
-        self.measure(TLS_NO_CLIENT, lambda: locust_tls.refused_without_certificate("auth.test"))
+        self.measure(
+            gate.TLS_NO_CLIENT, lambda: locust_tls.refused_without_certificate("auth.test")
+        )
 
     @task
     def cut_in_the_middle(self) -> None:
         """The end, or a reset, within the ClientHello or behind it."""
-        self.measure(TLS_CUT, lambda: locust_tls.cut_handshake("term.test"))
+        self.measure(gate.TLS_CUT, lambda: locust_tls.cut_handshake("term.test"))
 
     @task
     def garbage(self) -> None:
         """A good ClientHello, and then no TLS."""
-        self.measure(TLS_GARBAGE, lambda: locust_tls.garbage_behind_hello("term.test"))
+        self.measure(gate.TLS_GARBAGE, lambda: locust_tls.garbage_behind_hello("term.test"))
 
     @task
     def plain(self) -> None:
-        """A plain HTTP request where TLS is due: refused."""
+        """A plain HTTP request for a name that is served over TLS alone: no route has it."""
+        self.measure(gate.TLS_PLAIN, lambda: locust_http.not_found("tls", "term.test"))
 
-        def work() -> int:
-            with connect("tls") as connection:
-                request = b"GET / HTTP/1.1\r\nHost: term.test\r\n\r\n"
-                return require_refused(connection, request, fin=False)
 
-        self.measure(TLS_PLAIN, work)
+class HttpKept(LongUser):
+    """Requests with bodies, which come back, on one connection."""
+
+    fixed_count = 4
+    wait_time = constant(0.02)
+    kind = gate.HTTP_KEPT
+
+    def connect(self) -> Any:
+        """To the port for HTTP."""
+        return locust_http.open_web(is_tls=False)
+
+    def exchange(self, connection: Any) -> int:
+        """One request."""
+        return locust_http.ask(connection)
+
+
+class HttpsKept(HttpKept):
+    """The same over TLS."""
+
+    fixed_count = 3
+    wait_time = constant(0.05)
+    kind = gate.HTTPS_KEPT
+
+    def connect(self) -> Any:
+        """To the port for TLS."""
+        return locust_http.open_web(is_tls=True)
+
+
+class HttpConnections(TcpUser):
+    """One connection per request."""
+
+    fixed_count = 3
+    wait_time = constant(0.02)
+
+    @task(4)
+    def plain(self) -> None:
+        """Without TLS."""
+        self.measure(gate.HTTP_ONCE, lambda: locust_http.ask_once(is_tls=False))
+
+    @task(1)
+    def over_tls(self) -> None:
+        """With TLS."""
+        self.measure(gate.HTTPS_ONCE, lambda: locust_http.ask_once(is_tls=True))
+
+    @task(1)
+    def ambiguous(self) -> None:
+        """Two lengths of one body: 400, and no answer to what may be a second request."""
+        self.measure(gate.HTTP_BAD, locust_http.ambiguous)
+
+
+class WebSocketEcho(LongUser):
+    """Messages on a WebSocket."""
+
+    fixed_count = 3
+    wait_time = constant(0.02)
+    kind = gate.WEBSOCKET
+
+    def connect(self) -> Any:
+        """Shake hands."""
+        return locust_http.WebSocket(is_tls=False)
+
+    def exchange(self, connection: Any) -> int:
+        """Send a message and get it back."""
+        return int(connection.echo())
+
+
+class WebSocketTlsEcho(WebSocketEcho):
+    """The same over TLS."""
+
+    wait_time = constant(0.05)
+    kind = gate.WEBSOCKET_TLS
+
+    def connect(self) -> Any:
+        """Shake hands, twice."""
+        return locust_http.WebSocket(is_tls=True)
+
+
+class WebSocketConnections(TcpUser):
+    """WebSockets that come and go."""
+
+    fixed_count = 1
+    wait_time = constant(0.05)
+
+    @task
+    def visit(self) -> None:
+        """Shake hands, one message there and back, and a proper end; with TLS or without."""
+        self.measure(gate.WEBSOCKET_ONCE, locust_http.visit)

@@ -2,12 +2,12 @@
 
     python -m loadtests.run_load --seconds 30
 
-Starts an echo, an nginx that tells the address it saw, proxyctl between them and the clients,
-and locust without its web page. Every 2 s the config gets another set of side routes and is
-reloaded, and every other time with another certificate for the routes that end TLS; now and then
-the file is broken, and the refusal is expected. Passes when no request failed, every kind of user
-did enough, every reload answered as it should and changed the certificate that clients are shown,
-or not, and proxyctl holds no connection once the clients are gone.
+Starts an echo, one that speaks HTTP, an nginx that tells the address it saw, proxyctl between them
+and the clients, and locust without its web page. Every 2 s the config gets another set of side
+routes and is reloaded, and every other time with another certificate for the routes that end TLS;
+now and then the file is broken, and the refusal is expected. Passes when no request failed, every
+kind of user did enough, every reload answered as it should and changed the certificate that clients
+are shown, or not, and proxyctl holds no connection once the clients are gone.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import yaml
 from msgspec import Struct
 
 from loadtests import gate
 from loadtests.load_certificates import Certificates, shown
+from loadtests.load_config import Ports, config, is_broken
 from loadtests.machine import facts
 from loadtests.peers import origin_config, start_nginx, start_proxyctl
 from loadtests.processes import (
@@ -44,30 +44,11 @@ from loadtests.processes import (
 RESULTS: Final = Path(__file__).parent / "results"
 RELOAD_EVERY_S: Final = 2.0
 CERTIFICATE_EVERY: Final = 2  # reloads; the certificate of one that is refused waits for the next
-BROKEN_EVERY: Final = 5  # the last of so many reloads finds a broken file
-USERS: Final = 44  # the sum of fixed_count in locustfile.py
+USERS: Final = 61  # the sum of fixed_count in locustfile.py
 STOP_TIMEOUT_S: Final = 12  # longer than any single request may take
 EMPTY_S: Final = 10.0  # for proxyctl to hold no connection after the clients left
 SHOWN_LINES: Final = 30  # of each file that helps to find a fault
 COMMAND_S: Final = 30.0  # what a command of proxyctl may take
-
-
-class Ports(Struct, frozen=True, kw_only=True):
-    """Where the clients connect, the targets behind, and two ports of routes that come and go.
-
-    ``directory`` has the certificates.
-    """
-
-    directory: str
-    echo: int
-    from_v1: int
-    from_v2: int
-    echo_target: int
-    witness: int
-    witness_plain: int
-    tls: int
-    tls_target: int
-    side: tuple[int, int]
 
 
 class Reload(Struct, frozen=True, kw_only=True):
@@ -93,74 +74,6 @@ class LoadReport(Struct, kw_only=True):
     certificates_renewed: int
     connections_left: int
     wrong: list[str]
-
-
-def config(ports: Ports, number: int) -> str:
-    """The config of reload ``number``. The main routes never change.
-
-    The side routes come, change and go; their ports with them. The last of every BROKEN_EVERY
-    files has an unknown key.
-    """
-    trust = {"trusted": ["127.0.0.0/8"], "header_timeout": "1s"}
-    routes = [
-        _route("echo", ports.echo, ports.echo_target),
-        _route("from_v1", ports.from_v1, ports.witness, send_proxy="v2"),
-        _route("from_v2", ports.from_v2, ports.witness, send_proxy="v1"),
-        *_tls_routes(ports),
-    ]
-    first, second = ports.side
-    sides = [
-        [],
-        [_route("side", first, ports.echo_target)],
-        [_route("side", first, ports.witness_plain)],
-        [_route("side", second, ports.echo_target), _route("other", first, ports.echo_target)],
-    ]
-    routes += sides[number % len(sides)]
-    if is_broken(number):
-        routes[-1]["acton"] = routes[-1].pop("action")
-    document = {
-        "version": 1,
-        "listen": ["127.0.0.1"],
-        "admin": None,
-        "listeners": [{"ports": [ports.from_v1, ports.from_v2], "proxy_protocol": trust}],
-        "routes": routes,
-    }
-    text: str = yaml.safe_dump(document, sort_keys=False)
-    return text
-
-
-def is_broken(number: int) -> bool:
-    """Whether the file of reload ``number`` (from 1; 0 is the start) must be refused."""
-    return number % BROKEN_EVERY == BROKEN_EVERY - 1
-
-
-def _tls_routes(ports: Ports) -> list[dict[str, Any]]:
-    """One port, and by server name every way to treat TLS."""
-    files = Certificates.names(Path(ports.directory))
-    ended = {"mode": "terminate", "certificates": [{"cert": files["site"]}]}
-    ca = files["authority"]
-    encrypted = {
-        "tls": {**ended, "mode": "terminate-and-reencrypt"},
-        "upstream_tls": {"ca": ca, "server_name": "pass.test"},
-    }
-    by_client = {**ended, "client_auth": {"mode": "required", "ca": ca}}
-    routes = [
-        _route("pass", ports.tls, ports.tls_target),
-        _route("term", ports.tls, ports.echo_target, tls=ended),
-        _route("encr", ports.tls, ports.tls_target, **encrypted),
-        _route("auth", ports.tls, ports.echo_target, tls=by_client),
-    ]
-    for route in routes:
-        route["match"]["domains"] = [f"{route['name']}.test"]
-    return routes
-
-
-def _route(name: str, port: int, target: int, **action: object) -> dict[str, Any]:
-    return {
-        "name": name,
-        "match": {"ports": [port]},
-        "action": {"type": "forward", "targets": [f"127.0.0.1:{target}"], **action},
-    }
 
 
 def run_command(directory: Path, verb: str, *arguments: str) -> tuple[int, str]:
@@ -201,11 +114,16 @@ def start_targets(space: Workspace) -> tuple[Ports, Certificates]:
         witness_plain=space.port(),
         tls=space.port(),
         tls_target=space.port(),
+        http=space.port(),
+        https=space.port(),
+        http_target=space.port(),
         side=(space.port(), space.port()),
     )
     command = [sys.executable, "-m", "loadtests.echo_target", str(ports.echo_target)]
     command += [str(ports.tls_target), str(certificates.target)]
     wait_listening(space.start("echo", command), ports.echo_target)
+    command = [sys.executable, "-m", "loadtests.http_target", str(ports.http_target)]
+    wait_listening(space.start("web", command), ports.http_target)
     witness = origin_config(space.directory, ports.witness_plain, ports.witness)
     start_nginx(space, "witness", witness, ports.witness_plain)
     return ports, certificates
@@ -219,7 +137,7 @@ def start_locust(space: Workspace, ports: Ports, seconds: int) -> Started:
     command += ["--json-file", str(space.directory / "locust"), "--only-summary"]
     command += ["--csv", str(space.directory / "locust")]
     clients = {"echo": ports.echo, "from_v1": ports.from_v1, "from_v2": ports.from_v2}
-    clients["tls"] = ports.tls
+    clients |= {"tls": ports.tls, "http": ports.http, "https": ports.https}
     files = Certificates.names(Path(ports.directory))
     env = {
         "PROXYCTL_LOAD_PORTS": json.dumps(clients),

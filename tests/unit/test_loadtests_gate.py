@@ -20,8 +20,9 @@ from loadtests.gate import (
     main,
     read_entries,
 )
+from loadtests.load_config import BROKEN_EVERY, Ports, config, is_broken
 from loadtests.peers import front_config, haproxy_config, nginx_stream_config, proxyctl_config
-from loadtests.run_load import BROKEN_EVERY, Ports, Reload, config, is_broken, judge_run
+from loadtests.run_load import Reload, judge_run
 
 SECONDS = 30
 PORTS = Ports(
@@ -34,6 +35,9 @@ PORTS = Ports(
     witness_plain=1006,
     tls=1009,
     tls_target=1010,
+    http=1011,
+    https=1013,
+    http_target=1012,
     side=(1007, 1008),
 )
 
@@ -148,8 +152,8 @@ def test_gate_without_a_result_fails(
 
 
 def test_reloads_never_touch_the_main_routes() -> None:
-    """Over all files that are not broken the main routes, those with TLS too, stay equal."""
-    names = ("echo", "from_v1", "from_v2", "pass", "term", "encr", "auth")
+    """Over all files that are not broken the main routes, with TLS and HTTP too, stay equal."""
+    names = ("echo", "from_v1", "from_v2", "pass", "term", "encr", "auth", "web", "web over TLS")
     main_routes = {name: routes_of(0)[name] for name in names}
     for number in range(40):
         if not is_broken(number):
@@ -217,6 +221,16 @@ def test_tls_routes_share_a_port_and_differ_in_what_they_do() -> None:
     assert modes == {"pass": None, "term": "terminate", "encr": "terminate-and-reencrypt"}
     assert routes["auth"]["action"]["tls"]["client_auth"]["mode"] == "required"
     assert {tuple(routes[name]["match"]["ports"]) for name in (*found, "auth")} == {(1009,)}
+
+
+def test_requests_have_ports_of_their_own() -> None:
+    """One plain and one over TLS, to the same server; a side route beside the plain one goes."""
+    plain, secret = routes_of(0)["web"], routes_of(0)["web over TLS"]
+    assert plain["match"] == {"ports": [1011], "paths": ["/echo"]}
+    assert secret["match"] == {"ports": [1013], "paths": ["/echo"]}
+    assert plain["action"]["targets"] == secret["action"]["targets"] == ["127.0.0.1:1012"]
+    assert secret["action"]["tls"]["mode"] == "terminate"
+    assert ["side web" in routes_of(number) for number in range(4)] == [False, True, False, False]
 
 
 def test_proxyctl_config_trusts_only_where_headers_come() -> None:
