@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from shared.config import Config, decode_hook
 from shared.errors import ConfigError, Problem
+from supervisor.collector import paused_collector
 from supervisor.config_checks import NamedFiles, check_config, check_parts
 from supervisor.config_json import parse_json
 from supervisor.config_positions import Mark, Positions, sort_key
@@ -68,7 +69,8 @@ def load(path: FilePath) -> Loaded:
         known = ", ".join(FORMATS)
         message = f"unknown suffix '{path.suffix}'" if path.suffix else "the name has no suffix"
         raise _refused(name, message, f"the suffix tells the format: {known}")
-    return load_bytes(_read(path), name, format_, path.parent)
+    with paused_collector():
+        return load_bytes(_read(path), name, format_, path.parent)
 
 
 def _refused(name: str, message: str, hint: str = "") -> ConfigError:
@@ -97,6 +99,7 @@ def load_bytes(data: bytes, name: str, format_: Format, directory: FilePath = _H
     try:
         config = msgspec.convert(raw, Config, dec_hook=decode_hook)
     except REFUSALS:
+        positions.fill()
         problems += check_structure(raw, positions)
         problems += check_parts(raw, positions, files)
         raise ConfigError(_sorted(problems, name)) from None

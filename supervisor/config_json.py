@@ -1,8 +1,9 @@
 """JSON text to plain data and positions.
 
 msgspec judges what is JSON; the scanner here only follows a text that msgspec has accepted, for
-the places of keys and values and for duplicate keys. (libyaml is no help: it refuses the valid
-escape of a surrogate pair, ``"\\ud83d\\ude00"``.)
+the places of keys and values and for duplicate keys. It takes many times as long, and so runs only
+where there is something to say. (libyaml is no help: it refuses the valid escape of a surrogate
+pair, ``"\\ud83d\\ude00"``.)
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
 def parse_json(text: str, positions: Positions) -> tuple[Any, list[Problem]]:
-    """Plain data of a JSON text; fills ``positions``. The problems leave the rest usable.
+    """Plain data of a JSON text, and problems that leave the rest usable.
 
-    ConfigError where the text is no JSON.
+    ConfigError where the text is no JSON. ``positions`` get their places when one is asked for;
+    that the text is nested too deep may be said only then: nothing so deep is a config.
     """
     raw = text.encode()
     scanner = _Scanner(text, positions)
@@ -38,8 +40,27 @@ def parse_json(text: str, positions: Positions) -> tuple[Any, list[Problem]]:
         data = None  # the scanner says where
     except msgspec.DecodeError as exc:
         raise ConfigError([_syntax_problem(str(exc), raw, positions, scanner)]) from None
-    scanner.scan()
+    if data is None or _has_duplicates(text):
+        scanner.scan()
+    else:
+        positions.later = scanner.scan
     return data, scanner.problems
+
+
+def _has_duplicates(text: str) -> bool:
+    """Whether a mapping of a valid text has a key twice; also True where it is too deep to tell."""
+    found = False
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        found = found or len(dict(pairs)) < len(pairs)
+
+    try:
+        # As floats, numbers may have any length.
+        json.loads(text, object_pairs_hook=look, strict=False, parse_int=float)
+    except RecursionError:
+        return True
+    return found
 
 
 def _syntax_problem(reason: str, raw: bytes, positions: Positions, scanner: _Scanner) -> Problem:
@@ -75,11 +96,13 @@ class _Scanner:
         self.problems: list[Problem] = []
         self._text = text
         self._positions = positions
-        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._line_starts: list[int] = []
         self._stack: list[_Frame] = []
 
     def mark(self, offset: int, width: int = 1) -> Mark:
         """Line and column of a place given in characters."""
+        if not self._line_starts:
+            self._line_starts = [0, *(match.end() for match in re.finditer("\n", self._text))]
         line = bisect_right(self._line_starts, offset)
         return Mark(line, offset - self._line_starts[line - 1] + 1, width)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct, field
@@ -25,15 +26,27 @@ class Mark(Struct, frozen=True):
 
 
 class Positions(Struct):
-    """Places by path. TOML has none: the tables are empty, and problems name the path alone."""
+    """Places by path. TOML has none: the tables are empty, and problems name the path alone.
+
+    ``later`` fills the tables, when a place is asked for: a sound config of thousands of routes
+    needs none of its hundreds of thousands.
+    """
 
     file: str
     lines: list[str] = field(default_factory=list)
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
+    later: Callable[[], None] | None = None
+
+    def fill(self) -> None:
+        """Note all places now; ConfigError where the text is nested too deep."""
+        later, self.later = self.later, None
+        if later is not None:
+            later()
 
     def mark(self, path: Path, at_key: bool = False) -> Mark | None:
         """Of the key or value at ``path``, else of the nearest thing around it."""
+        self.fill()
         if at_key and path in self.keys:
             return self.keys[path]
         while path not in self.values:

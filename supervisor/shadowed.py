@@ -11,6 +11,7 @@ domains and networks, or one that holds it, and with `_MOST_RIVALS` of them at t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from heapq import merge
 from itertools import islice, product
 from typing import Final, NamedTuple
@@ -42,6 +43,7 @@ _MOST_RIVALS: Final = 50
 _MOST_PAIRS: Final = 10_000  # of a route's domains, paths, networks; beyond, these stand as _MANY
 _MOST_TRIED: Final = 16  # of each of a route, among which the rarest is looked for
 _MOST_LABELS: Final = 127  # of a name of 253 bytes
+_ASKED_AGAIN: Final = 256  # domains and paths: of the route that is looked at, and common ones
 _NO_DOMAIN: Final = ""
 _NO_PATH: Final = ""
 _MANY: Final = Network(0, 0, 0)  # stands for all networks of a route that has very many
@@ -138,9 +140,13 @@ class _Index:
         domains = list(islice(route.domains, _MOST_TRIED)) or [_NO_DOMAIN]
         paths = list(islice(route.paths, _MOST_TRIED)) or [_NO_PATH]
         networks: list[Network | None] = [*islice(route.networks, _MOST_TRIED)] or [None]
-        domain = min(domains, key=lambda one: self._count(route, one, paths[0], networks[0]))
-        path = min(paths, key=lambda one: self._count(route, domain, one, networks[0]))
-        network = min(networks, key=lambda one: self._count(route, domain, path, one))
+        domain, path, network = domains[0], paths[0], networks[0]
+        if len(domains) > 1:
+            domain = min(domains, key=lambda one: self._count(route, one, path, network))
+        if len(paths) > 1:
+            path = min(paths, key=lambda one: self._count(route, domain, one, network))
+        if len(networks) > 1:
+            network = min(networks, key=lambda one: self._count(route, domain, path, one))
         ordered = merge(*self._lists(route, domain, path, network), key=_order)
         for rival in islice(ordered, _MOST_RIVALS):
             if rival.plan.priority < route.plan.priority:
@@ -239,7 +245,8 @@ def _places(route: _Known) -> Iterator[tuple[str, str, Network | None]]:
     return product(route.domains or (_NO_DOMAIN,), paths, networks)
 
 
-def _paths_over(path: str) -> list[str]:
+@lru_cache(_ASKED_AGAIN)
+def _paths_over(path: str) -> tuple[str, ...]:
     """What of another route's paths holds this one: none at all, itself, all under a folder."""
     over = [_NO_PATH]
     if path:
@@ -249,7 +256,7 @@ def _paths_over(path: str) -> list[str]:
             folder += f"{part}/"
             if f"{folder}*" != path:
                 over.append(f"{folder}*")
-    return over
+    return tuple(over)
 
 
 def _holds_paths(rival: _Known, route: _Known) -> bool:
@@ -260,7 +267,8 @@ def _holds_paths(rival: _Known, route: _Known) -> bool:
     )
 
 
-def _domains_over(domain: str) -> list[str]:
+@lru_cache(_ASKED_AGAIN)
+def _domains_over(domain: str) -> tuple[str, ...]:
     """What of another route's domains holds this one: none at all, itself, wider wildcards."""
     over = [_NO_DOMAIN]
     if domain:
@@ -270,7 +278,7 @@ def _domains_over(domain: str) -> list[str]:
             pattern = f"*{key}" if key[0] == "." else f"{key}*"
             if pattern != domain:
                 over.append(pattern)
-    return over
+    return tuple(over)
 
 
 def _widened(network: Network, prefix: int) -> Network:

@@ -98,6 +98,9 @@ def test_positions_are_the_same_for_json_read_as_either() -> None:
     text = '{"a": [1, "two", {"b": null}],\n "c": {"d": [[], {}], "e f": -1.5}, "g": true}'
     as_json, as_yaml = Positions("f"), Positions("f")
     assert parse_json(text, as_json)[0] == parse_yaml(text, as_yaml)[0]
+    as_json.fill()
+    as_yaml.fill()
+    assert len(as_json.values) == 12  # the root, and one per key or item
     assert as_json.keys == as_yaml.keys
     assert as_json.values == as_yaml.values
 
