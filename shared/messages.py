@@ -7,8 +7,9 @@
     supervisor -> fork server             Spawn, with two descriptors; Spawned comes back
     CLI -> supervisor      REQ-ROUTER     Request; Reply comes back
 
-A generation goes Prepare, PrepareSet (each), PrepareCertificates and PrepareRoutes (in batches),
-then Prepared or Refused from each worker, then Commit and Committed, or Abort (design section 3).
+A generation goes Prepare, PrepareSet (each), PrepareCertificates, PrepareBodies and PrepareRoutes
+(in batches), then Prepared or Refused from each worker, then Commit and Committed, or Abort (design
+section 3).
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
     """Begin to build a generation.
 
     ``address_sets`` sets follow in PrepareSet, then ``certificates`` certificates and
-    ``authorities`` authorities in PrepareCertificates, then ``routes`` routes in PrepareRoutes,
-    each in order.
+    ``authorities`` authorities in PrepareCertificates, then ``bodies`` bodies in PrepareBodies,
+    then ``routes`` routes in PrepareRoutes, each in order.
     """
 
     generation: int
@@ -60,6 +61,7 @@ class Prepare(ToWorker, frozen=True, kw_only=True, tag="prepare"):
     certificates: int = 0
     authorities: int = 0
     error_pages: tuple[tuple[int, AnswerPlan], ...] = ()
+    bodies: int = 0
 
 
 class PrepareCertificates(ToWorker, frozen=True, kw_only=True, tag="prepare_certificates"):
@@ -87,6 +89,13 @@ class PrepareSet(ToWorker, frozen=True, kw_only=True, tag="prepare_set"):
 
     generation: int
     addresses: AddressSet
+
+
+class PrepareBodies(ToWorker, frozen=True, kw_only=True, tag="prepare_bodies"):
+    """The next bodies of answers of the generation that is being prepared, by their digest."""
+
+    generation: int
+    bodies: dict[str, bytes]
 
 
 class PrepareRoutes(ToWorker, frozen=True, kw_only=True, tag="prepare_routes"):
@@ -159,8 +168,8 @@ class ReopenLogs(ToWorker, frozen=True, kw_only=True, tag="reopen_logs"):
 
 
 SupervisorMessage = (
-    Prepare | PrepareSet | PrepareCertificates | PrepareRoutes | TicketSecret | Commit | Abort
-    | Assign | Retire | Resolve | Drain | Stop | ReopenLogs
+    Prepare | PrepareSet | PrepareCertificates | PrepareBodies | PrepareRoutes | TicketSecret
+    | Commit | Abort | Assign | Retire | Resolve | Drain | Stop | ReopenLogs
 )  # fmt: skip
 
 

@@ -228,13 +228,15 @@ class FieldRules(Struct, frozen=True, kw_only=True, gc=False):
 class AnswerPlan(Struct, frozen=True, kw_only=True, gc=False):
     """An answer of our own. ``headers`` and ``location`` are templates; ``body`` is sent as it is.
 
-    ``location``: of a redirect; "" else.
+    ``location``: of a redirect; "" else. ``sent_body``: on the way to a worker, the digest of a
+    long body, which goes there once (PrepareBodies); "" else.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     location: str = ""
+    sent_body: str = ""
 
 
 class AuthPlan(Struct, frozen=True, kw_only=True, gc=False):

@@ -39,6 +39,7 @@ from supervisor.config_listeners import (
 )
 from supervisor.config_taken_tls import taken_tls
 from supervisor.cpu_count import usable_cpus
+from supervisor.sent_bodies import SentBodies
 
 EXTENDED_IDLE_FACTOR: Final = 6  # keep_alive: extended (design section 4)
 _FINGERPRINT_BYTES: Final = 16
@@ -78,6 +79,7 @@ def compile_plan(
     rules = Rules()
     tls = TlsPlans()
     http = HttpPlans(config.http)
+    bodies = SentBodies()
     taken = taken_tls(config).tls
     security = rules.compile(config.security)
     for place, route in enabled_routes(config):
@@ -101,7 +103,7 @@ def compile_plan(
             terminate=tls.terminate(route.action.tls or taken.get(place)),
             upstream_tls=tls.upstream(route.action.upstream_tls),
         )
-        routes.append(_with_rules(plan, tls, rules, rules.compile_route(route.security)))
+        routes.append(_with_rules(plan, tls, rules, bodies, rules.compile_route(route.security)))
     fitted = _fit(listeners, single, descriptors)
     return Plan(
         generation=generation,
@@ -183,14 +185,18 @@ def _route(
 
 
 def _with_rules(
-    plan: RoutePlan, tls: TlsPlans, rules: Rules, security: SecurityPlan | None
+    plan: RoutePlan,
+    tls: TlsPlans,
+    rules: Rules,
+    bodies: SentBodies,
+    security: SecurityPlan | None,
 ) -> RoutePlan:
     """The plan with its rules and its fingerprint, which is equal exactly for equal routes.
 
     The place in the file is left out: a route that is written above another does not change it;
     and so are the places of lists and certificates among those of this generation.
     """
-    bare = structs.replace(plan, order=0, terminate=None, upstream_tls=None)
+    bare = structs.replace(bodies.without(plan), order=0, terminate=None, upstream_tls=None)
     content = _encode((bare, tls.content(plan), rules.content(security)))
     digest = hashlib.blake2b(content, digest_size=_FINGERPRINT_BYTES).hexdigest()
     return structs.replace(plan, security=security, fingerprint=digest)

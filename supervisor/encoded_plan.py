@@ -11,28 +11,34 @@ from msgspec import Struct, structs
 from shared.messages import (
     ROUTES_PER_MESSAGE,
     Prepare,
+    PrepareBodies,
     PrepareCertificates,
     PrepareRoutes,
     PrepareSet,
     encode,
 )
 from shared.plan import AuthorityPlan, CertificatePlan, Endpoints, Plan
+from supervisor.sent_bodies import SentBodies
 
 # A worker decodes a message in one step, and builds at most so many contexts from it.
 CERTIFICATES_PER_MESSAGE: Final = 64
 CERTIFICATE_BYTES_PER_MESSAGE: Final = 256 << 10  # a system's bundle of authorities has 0.2 MiB
+BODY_BYTES_PER_MESSAGE: Final = 256 << 10
 
 
 class EncodedPlan(Struct, frozen=True):
-    """``prepare``, then ``sets``, ``certificates`` and ``batches``, in this order.
+    """``prepare``, then ``sets``, ``certificates``, ``bodies`` and ``batches``, in this order.
 
-    See `shared/messages.py`. The certificates' messages hold their keys: no repr shows them.
+    ``body_count``: how many are in ``bodies``. See `shared/messages.py`. The certificates' messages
+    hold their keys: no repr shows them.
     """
 
     plan: Plan
     prepare: bytes
     sets: list[bytes]
     certificates: list[bytes]
+    bodies: list[bytes]
+    body_count: int
     batches: list[bytes]
 
     def __repr__(self) -> str:
@@ -43,13 +49,14 @@ class EncodedPlan(Struct, frozen=True):
         yield self.prepare
         yield from self.sets
         yield from self.certificates
+        yield from self.bodies
         yield from self.batches
 
     def resolved(self, endpoints: Endpoints) -> EncodedPlan:
         """The same with new addresses of names; those that are not mentioned stay."""
         merged = {**self.plan.endpoints.addresses, **endpoints.addresses}
         plan = structs.replace(self.plan, endpoints=Endpoints(addresses=merged))
-        return structs.replace(self, plan=plan, prepare=_encode_prepare(plan))
+        return structs.replace(self, plan=plan, prepare=_encode_prepare(plan, self.body_count))
 
 
 async def encode_plan(plan: Plan) -> EncodedPlan:
@@ -63,33 +70,48 @@ async def encode_plan(plan: Plan) -> EncodedPlan:
     for batch in _certificate_batches(plan):
         certificates.append(encode(batch))
         await asyncio.sleep(0)
+    sent = SentBodies()
     batches = []
     for start in range(0, len(plan.routes), ROUTES_PER_MESSAGE):
-        routes = list(plan.routes[start : start + ROUTES_PER_MESSAGE])
+        routes = [sent.without(one) for one in plan.routes[start : start + ROUTES_PER_MESSAGE]]
         batches.append(encode(PrepareRoutes(generation=number, routes=routes)))
         await asyncio.sleep(0)
-    return EncodedPlan(plan, _encode_prepare(plan), sets, certificates, batches)
+    bodies = []
+    for few in _slices(sent.bodies.items(), lambda one: len(one[1]), BODY_BYTES_PER_MESSAGE):
+        bodies.append(encode(PrepareBodies(generation=number, bodies=dict(few))))
+        await asyncio.sleep(0)
+    count = len(sent.bodies)
+    prepare = _encode_prepare(plan, count)
+    return EncodedPlan(plan, prepare, sets, certificates, bodies, count, batches)
 
 
 def _certificate_batches(plan: Plan) -> Iterator[PrepareCertificates]:
     """All certificates, then all authorities, each in the plan's order."""
-    for certificates in _slices(plan.certificates, lambda one: len(one.chain) + len(one.key)):
+    for certificates in _slices(
+        plan.certificates,
+        lambda one: len(one.chain) + len(one.key),
+        CERTIFICATE_BYTES_PER_MESSAGE,
+    ):
         yield PrepareCertificates(generation=plan.generation, certificates=certificates)
-    for authorities in _slices(plan.authorities, lambda one: len(one.pem)):
+    for authorities in _slices(
+        plan.authorities, lambda one: len(one.pem), CERTIFICATE_BYTES_PER_MESSAGE
+    ):
         yield PrepareCertificates(generation=plan.generation, authorities=authorities)
 
 
-_Sent = TypeVar("_Sent", CertificatePlan, AuthorityPlan)
+_Sent = TypeVar("_Sent", CertificatePlan, AuthorityPlan, tuple[str, bytes])
 
 
-def _slices(items: Iterable[_Sent], size_of: Callable[[_Sent], int]) -> Iterator[list[_Sent]]:
+def _slices(
+    items: Iterable[_Sent], size_of: Callable[[_Sent], int], most_bytes: int
+) -> Iterator[list[_Sent]]:
     """As many as go into one message; one that is too large alone goes alone."""
     taken: list[_Sent] = []
     size = 0
     for item in items:
         more = size_of(item)
         is_full = len(taken) == CERTIFICATES_PER_MESSAGE
-        if taken and (is_full or size + more > CERTIFICATE_BYTES_PER_MESSAGE):
+        if taken and (is_full or size + more > most_bytes):
             yield taken
             taken, size = [], 0
         taken.append(item)
@@ -98,7 +120,7 @@ def _slices(items: Iterable[_Sent], size_of: Callable[[_Sent], int]) -> Iterator
         yield taken
 
 
-def _encode_prepare(plan: Plan) -> bytes:
+def _encode_prepare(plan: Plan, bodies: int) -> bytes:
     prepare = Prepare(
         generation=plan.generation,
         listeners=list(plan.listeners),
@@ -110,5 +132,6 @@ def _encode_prepare(plan: Plan) -> bytes:
         certificates=len(plan.certificates),
         authorities=len(plan.authorities),
         error_pages=plan.error_pages,
+        bodies=bodies,
     )
     return encode(prepare)

@@ -7,13 +7,14 @@ wrong on the way is a Refused to the supervisor, never the end of the worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from shared.errors import InternalError, ProxyctlError
 from shared.messages import (
     Committed,
     Prepare,
+    PrepareBodies,
     PrepareCertificates,
     Prepared,
     PrepareRoutes,
@@ -35,6 +36,8 @@ class Generations(Protocol):
     def add_set(self, addresses: AddressSet) -> int: ...
 
     def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]: ...
+
+    def add_bodies(self, bodies: Mapping[str, bytes]) -> int: ...
 
     def add_routes(self, routes: list[RoutePlan]) -> int: ...
 
@@ -62,7 +65,7 @@ class Build:
         self._later = later
         self._prepare: Prepare | None = None
         self._came = 0  # routes
-        self._sets = 0  # that have come
+        self._sets = self._bodies = 0  # that have come
         self._certificates = self._authorities = 0
         self._prepared = 0  # generation that only waits for its Commit
         self._next_drain_s = _NO_DRAIN_S
@@ -77,7 +80,7 @@ class Build:
         """
         self._prepare = prepare
         self._prepared = 0
-        self._came = self._sets = self._certificates = self._authorities = 0
+        self._came = self._sets = self._certificates = self._authorities = self._bodies = 0
         self._next_drain_s = _NO_DRAIN_S
         try:
             self._plane.begin(prepare)
@@ -102,6 +105,13 @@ class Build:
         if self._prepare is None or self._prepare.generation != message.generation:
             return
         self._certificates, self._authorities = self._plane.add_certificates(message)
+        self._check()
+
+    def add_bodies(self, message: PrepareBodies) -> None:
+        """Take bodies of answers; a straggler is ignored."""
+        if self._prepare is None or self._prepare.generation != message.generation:
+            return
+        self._bodies = self._plane.add_bodies(message.bodies)
         self._check()
 
     def add_routes(self, batch: PrepareRoutes) -> None:
@@ -165,6 +175,8 @@ class Build:
         if prepare is None or self._came < prepare.routes or self._sets < prepare.address_sets:
             return
         if self._certificates < prepare.certificates or self._authorities < prepare.authorities:
+            return
+        if self._bodies < prepare.bodies:
             return
         try:
             if self._plane.missing_sockets():

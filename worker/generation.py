@@ -28,6 +28,7 @@ from worker.http_route import HttpRoute
 from worker.identity import IdentityRules
 from worker.limits import Limits
 from worker.proxy_out import header_builder
+from worker.sent_bodies import SentBodies
 from worker.tally import RouteTally
 from worker.tls_contexts import Contexts, Terminator
 from worker.tls_material import Ahead
@@ -161,6 +162,7 @@ class Generation:
         self._contexts = contexts
         self._certificates: list[CertificatePlan] = []
         self._authorities: list[AuthorityPlan] = []
+        self._bodies = SentBodies()
         self._ahead: Ahead | None = None
         self.routes: dict[str, Route] = {}
         self.matchers: dict[int, Matcher[Route]] = {id_: Matcher() for id_ in self.listeners}
@@ -181,6 +183,10 @@ class Generation:
         self._certificates += message.certificates
         self._authorities += message.authorities
         return len(self._certificates), len(self._authorities)
+
+    def add_bodies(self, bodies: Mapping[str, bytes]) -> int:
+        """The next bodies of answers; returns how many there are."""
+        return self._bodies.add(bodies)
 
     def build_ahead(self, seconds: float) -> bool:
         """Build TLS contexts, for so long; True when all that are built ahead are there.
@@ -215,7 +221,7 @@ class Generation:
 
     def add_routes(self, plans: list[RoutePlan]) -> None:
         """Build one batch; LookupError and ValueError for a plan that makes no sense."""
-        for plan in plans:
+        for plan in map(self._whole, plans):
             gate = None
             if plan.security is not None:
                 gate = Gate(plan.name, plan.security, self._sets, self._limits)
@@ -232,6 +238,9 @@ class Generation:
                 self.matchers[listener].add(plan, listener, route)
             for name in {one.host for one in plan.targets if one.host and not is_ip(one.host)}:
                 self._users.setdefault(name, []).append(route)
+
+    def _whole(self, plan: RoutePlan) -> RoutePlan:
+        return plan if plan.http is None else replace(plan, http=self._bodies.fill(plan.http))
 
     def resolve(self, endpoints: Endpoints) -> Iterator[None]:
         """Take new addresses of names, a slice of the routes at a time (`worker/chores.py`).

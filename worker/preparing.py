@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 from shared.errors import WorkerBootError
@@ -45,6 +46,10 @@ class Preparing:
     def add_certificates(self, message: PrepareCertificates) -> tuple[int, int]:
         """Take the next certificates and authorities; returns how many there are of each."""
         return self._preparing().add_certificates(message)
+
+    def add_bodies(self, bodies: Mapping[str, bytes]) -> int:
+        """Take the next bodies of answers; returns how many there are."""
+        return self._preparing().add_bodies(bodies)
 
     def build_ahead(self) -> bool:
         """Build some of the TLS contexts; False: call again, others come first."""

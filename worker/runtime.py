@@ -36,6 +36,7 @@ from shared.messages import (
     Leaving,
     LogsReopened,
     Prepare,
+    PrepareBodies,
     PrepareCertificates,
     PrepareRoutes,
     PrepareSet,
@@ -280,6 +281,8 @@ class _Worker:
                 self._build.begin(message)
             case PrepareSet():
                 self._build.add_set(message)
+            case PrepareBodies():
+                self._build.add_bodies(message)
             case PrepareRoutes():
                 self._build.add_routes(message)
                 if len(message.routes) == ROUTES_PER_MESSAGE:

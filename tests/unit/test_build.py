@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from msgspec import structs
@@ -11,6 +11,7 @@ from shared.errors import WorkerBootError
 from shared.messages import (
     Committed,
     Prepare,
+    PrepareBodies,
     PrepareCertificates,
     Prepared,
     PrepareRoutes,
@@ -37,7 +38,7 @@ class Plane:
         self.steps: list[str] = []
         self.fails_at = ""
         self.missing: list[tuple[int, int]] = []
-        self.sets = self.certificates = self.authorities = 0
+        self.sets = self.certificates = self.authorities = self.bodies = 0
         self.slices = 1  # that TLS contexts take
 
     def _step(self, name: str) -> None:
@@ -62,6 +63,11 @@ class Plane:
         self.certificates += len(message.certificates)
         self.authorities += len(message.authorities)
         return self.certificates, self.authorities
+
+    def add_bodies(self, bodies: Mapping[str, bytes]) -> int:
+        self._step("add_bodies")
+        self.bodies += len(bodies)
+        return self.bodies
 
     def build_ahead(self) -> bool:
         self.slices -= 1
@@ -157,6 +163,19 @@ def test_prepared_only_with_every_certificate(
     build.add_certificates(PrepareCertificates(generation=2, authorities=[authority]))
     assert said == [Prepared(generation=2)]
     assert plane.steps == ["begin", "add_certificates", "add_certificates"]
+
+
+def test_prepared_only_with_every_body(
+    build: Build, plane: Plane, said: list[WorkerMessage]
+) -> None:
+    """Bodies of answers are awaited too; those of another generation are ignored."""
+    build.begin(structs.replace(prepare(2, routes=0), bodies=3))
+    build.add_bodies(PrepareBodies(generation=2, bodies={"a": b"1", "b": b"2"}))
+    build.add_bodies(PrepareBodies(generation=1, bodies={"c": b"3"}))
+    assert said == []
+    build.add_bodies(PrepareBodies(generation=2, bodies={"c": b"3"}))
+    assert said == [Prepared(generation=2)]
+    assert plane.steps == ["begin", "add_bodies", "add_bodies"]
 
 
 def test_tls_contexts_are_built_in_slices(

@@ -28,6 +28,7 @@ ENDPOINTS = Endpoints(addresses={"host": ("192.0.2.1", "2001:db8::1"), "down": (
 TO_WORKER = [
     messages.Prepare(generation=2, listeners=[LISTENER], routes=1, endpoints=ENDPOINTS),
     messages.PrepareSet(generation=2, addresses=AddressSet(v4_first=b"\0" * 4, v4_last=b"\1" * 4)),
+    messages.PrepareBodies(generation=2, bodies={"d": b"<p>Sorry</p>"}),
     messages.PrepareCertificates(
         generation=2,
         certificates=[
