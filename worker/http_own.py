@@ -124,7 +124,6 @@ def _say(exchange: Exchange, data: bytes) -> None:
         if exchange.end is not None:
             client.why, client.detail = exchange.end, exchange.detail
     exchange.has_answered = True
-    exchange.first_byte_at = exchange.plane.reactor.now
     exchange.sent += len(data) - data.index(HEAD_END) - len(HEAD_END)
     if exchange.route is not None:
         exchange.route.tally.sent += len(data)
