@@ -15,7 +15,7 @@ from shared.errors import Problem, StartError
 from shared.plan import Endpoints, Plan
 from supervisor import compile as compiler
 from supervisor import config_file, example
-from supervisor.collector import paused_collector
+from supervisor.collector import paused_collector, set_aside
 from supervisor.config_listeners import MAX_DESCRIPTORS
 from supervisor.names import Log as NamesLog
 from supervisor.names import Resolver
@@ -59,7 +59,7 @@ class ConfigSource:
 
         def compile_all() -> Plan:
             with paused_collector():
-                return compiler.compile_plan(
+                plan = compiler.compile_plan(
                     config,
                     generation=generation,
                     slots=slots,
@@ -67,6 +67,8 @@ class ConfigSource:
                     endpoints=endpoints,
                     descriptors=_descriptors(),
                 )
+            set_aside(len(plan.routes))
+            return plan
 
         return await asyncio.to_thread(compile_all)
 

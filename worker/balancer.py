@@ -146,7 +146,7 @@ def schedule(weights: Sequence[int]) -> list[int]:
 class Balancer:
     """Hands out endpoints of one route."""
 
-    __slots__ = ("_only", "_schedule", "size", "state", "targets")
+    __slots__ = ("_schedule", "only", "size", "state", "targets")
 
     def __init__(self, targets: Sequence[Target], state: BalanceState) -> None:
         self.targets = targets
@@ -154,7 +154,7 @@ class Balancer:
         order = schedule([target.plan.weight for target in targets])
         self._schedule = [targets[index] for index in order]
         self.size = 0  # endpoints that may be tried
-        self._only: Endpoint | None = None  # the one endpoint, where there is no choice
+        self.only: Endpoint | None = None  # the one endpoint, where there is no choice
 
     def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
         """Take the addresses of the targets' names."""
@@ -171,7 +171,7 @@ class Balancer:
             used = {id(endpoint.mark) for endpoint in endpoints}
             marks = self.state.marks
             self.state.marks = {key: mark for key, mark in marks.items() if id(mark) in used}
-        self._only = endpoints[0] if self.size == 1 else None
+        self.only = endpoints[0] if self.size == 1 else None
 
     def has(self, mark: Mark) -> bool:
         """Whether the endpoint that this is remembered of is still one of ours."""
@@ -184,8 +184,8 @@ class Balancer:
 
     def pick(self, now: float) -> Endpoint | None:
         """The endpoint to try first; None where no target has one. ``now`` is monotonic."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         turns = self._schedule
         position = self.state.position
         self.state.position = position + 1

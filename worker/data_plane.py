@@ -23,7 +23,6 @@ from worker.generation import Generation
 from worker.held import HeldSockets
 from worker.http_client import HttpClient
 from worker.http_plane import HttpPlane
-from worker.huge_pages import HugePages
 from worker.limits import Limits, private_limits
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
@@ -35,7 +34,6 @@ from worker.timer_wheel import TimerWheel
 from worker.tls_contexts import Contexts
 from worker.tls_engine import clear
 
-MANY_ROUTES: Final = 1000  # whose memory is worth huge pages
 PAUSE_NOTE_S: Final = 10.0  # a shortage that lasts pauses accept every tick: one line for all
 
 
@@ -84,7 +82,6 @@ class DataPlane(Preparing):
             HeldSockets(self._listeners.__contains__),
         )
         self.gates = Gates(self.limits)
-        self._huge_pages = HugePages()
         if self.contexts.warning:
             log("warning", self.contexts.warning, {})
         self._listener_counts: dict[str, ListenerCounts] = {}
@@ -137,8 +134,6 @@ class DataPlane(Preparing):
             if removed := self._lasting.serve(new.routes, old.routes):
                 self._remove(removed)
             self._chores.add(old.dismantle())
-        if len(new.routes) >= MANY_ROUTES:
-            self._chores.add(self._huge_pages.collapse())
         self._poll_assigned()
         draining = self._lasting.draining()
         return len(self.open) - draining, draining

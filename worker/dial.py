@@ -81,7 +81,7 @@ class Dial:
         """Dial the endpoint that balancing gives."""
         now = self.conn.plane.reactor.now
         self._until = now + self.route.timeouts.connect
-        endpoint = self.route.balancer.pick(now)
+        endpoint = self.route.pick(now)
         if endpoint is None:
             for target in self.route.balancer.targets:
                 _count_failure(target.tally.counts.connect_failures, "unresolved")

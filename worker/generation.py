@@ -21,7 +21,7 @@ from shared.plan import (
     Timeouts,
 )
 from shared.units import is_ip
-from worker.balancer import Balancer, BalanceState, Target
+from worker.balancer import Balancer, BalanceState, Endpoint, Target
 from worker.gate import Gate
 from worker.http_plane import Widest
 from worker.http_route import HttpRoute
@@ -92,6 +92,7 @@ class Route:
         "is_coded",
         "lasting",
         "name",
+        "only",
         "plan",
         "rules",
         "send_header",
@@ -134,6 +135,7 @@ class Route:
         self.is_coded = False  # TLS towards client or target
         self.tls_handshake_s = timeouts.tls_handshake
         self.balancer = Balancer(targets, state)
+        self.only: Endpoint | None = None  # the one endpoint, where there is no choice
         self.resolve(endpoints)
 
     def use_tls(self, terminator: Terminator | None, upstream: UpstreamContext | None) -> None:
@@ -144,6 +146,12 @@ class Route:
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""
         self.balancer.resolve(endpoints.addresses)
+        self.only = self.balancer.only
+
+    def pick(self, now: float) -> Endpoint | None:
+        """As `Balancer.pick`, which is not asked where there is no choice."""
+        only = self.only
+        return self.balancer.pick(now) if only is None else only
 
 
 class Generation:

@@ -148,7 +148,7 @@ class Exchange:
             return
         if self.request.method in HOPS_ARE_LIMITED and ends_here(self):
             return
-        endpoint = route.balancer.pick(self.plane.reactor.now)
+        endpoint = route.pick(self.plane.reactor.now)
         if endpoint is None:
             for target in route.balancer.targets:
                 failures = target.tally.counts.connect_failures

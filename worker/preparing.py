@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from shared.errors import WorkerBootError
@@ -13,9 +13,11 @@ from worker.access import Access
 from worker.chores import Chores
 from worker.generation import Generation, Lasting
 from worker.held import HeldSockets
+from worker.huge_pages import HugePages
 from worker.limits import Limits
 from worker.tls_contexts import Contexts
 
+MANY_ROUTES: Final = 1000  # whose memory is worth huge pages
 AHEAD_S: Final = 0.004  # of building TLS contexts at a time; one step may take as long again
 
 
@@ -32,11 +34,14 @@ class Preparing:
         self._lasting = Lasting()
         self._chores = Chores()
         self._next: Generation | None = None
+        self._huge_pages = HugePages()
+        self._collapsing: Iterator[None] | None = None  # of the memory of the next generation
 
     def begin(self, prepare: Prepare) -> None:
         """Start to build a generation beside the one that serves."""
         self._forget_next()
         self._next = Generation(prepare, self._lasting, self.limits, self.contexts)
+        self._collapsing = None
         self.access.prepare(prepare.access)
 
     def add_set(self, addresses: AddressSet) -> int:
@@ -52,12 +57,22 @@ class Preparing:
         return self._preparing().add_bodies(bodies)
 
     def build_ahead(self) -> bool:
-        """Build some of the TLS contexts; False: call again, others come first."""
+        """Do some of what is done once all routes are there: build TLS contexts, and put what
+        many routes take into huge pages. False: call again, others come first.
+        """
         generation = self._preparing()
         try:
-            return generation.build_ahead(AHEAD_S)
+            if not generation.build_ahead(AHEAD_S):
+                return False
         except ssl.SSLError as exc:
             raise WorkerBootError(f"TLS of generation {generation.number}: {exc}") from exc
+        if len(generation.routes) < MANY_ROUTES:
+            return True
+        if self._collapsing is None:
+            self._collapsing = self._huge_pages.collapse()
+        for _ in self._collapsing:
+            return False
+        return True
 
     def add_routes(self, routes: list[RoutePlan]) -> int:
         """Build one batch of routes; returns how many are built in all."""

@@ -17,7 +17,7 @@ from worker.data_plane import DataPlane
 # memory that no cache holds, and what they push out of it is read again by the next connections:
 # so whoever has no time to spare reports less often.
 SHARE: Final = 0.02
-SHARE_OF_BUSY: Final = 0.005
+SHARE_OF_BUSY: Final = 0.0025
 BUSY: Final = 0.5  # of its time
 
 
