@@ -15,6 +15,7 @@ from shared.errors import Problem, StartError
 from shared.plan import Endpoints, Plan
 from supervisor import compile as compiler
 from supervisor import config_file, example
+from supervisor.collector import set_aside
 from supervisor.config_listeners import MAX_DESCRIPTORS
 from supervisor.names import Log as NamesLog
 from supervisor.names import Resolver
@@ -55,15 +56,20 @@ class ConfigSource:
     async def compile(self, config: Config, *, generation: int, slots: int) -> Plan:
         """Resolve its names and make a plan of it; ConfigError when the ports are too many."""
         endpoints = await self.resolve(config, {})
-        return await asyncio.to_thread(
-            compiler.compile_plan,
-            config,
-            generation=generation,
-            slots=slots,
-            listener_ids=self._ids,
-            endpoints=endpoints,
-            descriptors=_descriptors(),
-        )
+
+        def compile_all() -> Plan:
+            plan = compiler.compile_plan(
+                config,
+                generation=generation,
+                slots=slots,
+                listener_ids=self._ids,
+                endpoints=endpoints,
+                descriptors=_descriptors(),
+            )
+            set_aside(len(plan.routes))
+            return plan
+
+        return await asyncio.to_thread(compile_all)
 
     async def resolve(self, config: Config, known: Mapping[str, tuple[str, ...]]) -> Endpoints:
         """The addresses of its names; of one that fails, those ``known``."""

@@ -46,11 +46,11 @@ def told_routes(
         counts = tally.counts
         if tally.total:
             tally.tell()
-            route = served.get(name)
-            counts.draining = tally.active if route is None else 0
+            active = tally.active
+            counts.draining = active if active and name not in served else 0
             told[name] = counts
             if failing and name in failing:
-                _judge(name, route, failing, now)
+                _judge(name, served.get(name), failing, now)
         else:
             for one in counts.targets.values():
                 if not one.is_up:

@@ -92,7 +92,8 @@ def test_a_target_is_down_until_a_dial_succeeds() -> None:
         assert plane.target_counts(missing).is_up
         assert read_to_end(plane.connect(listener)) == b""
         assert not plane.target_counts(missing).is_up
-        use(plane, plane.connect(listener), plane.target(path=path))
+        target = plane.target(path=path)
+        use(plane, plane.connect(listener), target)
         plane.wait_ends({"connect_failed": 1, "client_closed": 1})
         assert plane.target_counts(missing).is_up
 
