@@ -18,6 +18,8 @@ BUILT := .venv/.built
 PURE = $(wildcard tests/unit/test_worker_*.py) tests/unit/test_tls_engine.py \
     tests/unit/test_compiled.py $(wildcard tests/integration/test_relay_*.py) \
     tests/integration/test_tls_relay.py
+# Two files at a time: most tests wait for something.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 INSTALLED_LOAD := .venv/.installed-load
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore
 
@@ -32,8 +34,8 @@ run: $(BUILT)
 
 test: packages $(BUILT)
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
-	PROXYCTL_PURE=1 $(BIN)/python -m pytest $(PURE)
+	$(PYTEST)
+	PROXYCTL_PURE=1 $(PYTEST) $(PURE)
 
 build: $(BUILT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +78,14 @@ class Hop(Proxyctl):
 
     def __init__(self, name: str, directory: Path, config: Config) -> None:
         self.name = name
-        super().__init__(directory, config)
+        # The path of a socket has 107 bytes at the most: that of a test may be longer.
+        self._short = tempfile.TemporaryDirectory(prefix="hop-")
+        super().__init__(directory, config, runtime_dir=Path(self._short.name))
+
+    def end(self) -> None:
+        """End it, and remove what it left."""
+        super().end()
+        self._short.cleanup()
 
     def status(self) -> dict[str, Any]:
         """``data`` of `status`, also when it says degraded."""

@@ -11,24 +11,6 @@ from typing import Final
 TIMEOUT_S: Final = 10.0
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def free_ports(count: int) -> list[int]:
-    """Several free ports, all different."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            one = stack.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            ports.append(int(one.getsockname()[1]))
-        return ports
-
-
 def connect(port: int) -> socket.socket:
     """A connection to a port of 127.0.0.1."""
     return socket.create_connection(("127.0.0.1", port), TIMEOUT_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import socket
 import struct
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from shared.proxy_protocol import ProxyHeader, parse
+from tests.helpers.ports import free_ports
 from tests.helpers.sockets import TIMEOUT_S
 
 HOSTS: Final = {"v4": "127.0.0.1", "v6": "::1"}
@@ -25,21 +25,7 @@ def literal(host: str, port: int) -> str:
 
 def dual_ports(count: int) -> list[int]:
     """Ports that are free on 127.0.0.1 and on ::1, all different."""
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            four = stack.enter_context(socket.socket())
-            four.bind((HOSTS["v4"], 0))
-            port = int(four.getsockname()[1])
-            six = stack.enter_context(socket.socket(socket.AF_INET6))
-            try:
-                six.bind((HOSTS["v6"], port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue  # taken there; stays held here, so it does not come again
-            ports.append(port)
-        return ports
+    return free_ports(count, tuple(HOSTS.values()))
 
 
 def reset(sock: socket.socket) -> None:

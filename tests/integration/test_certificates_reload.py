@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.certificates import Authority, Files, write
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Proxyctl
-from tests.helpers.sockets import free_port
 
 EXPIRY = "proxyctl_tls_certificate_expiry_timestamp_seconds"
 PASSWORD = "correct horse battery staple"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import EchoServer, connect, echoes, exchange, free_ports
+from tests.helpers.sockets import EchoServer, connect, echoes, exchange
 from tests.helpers.waiting import wait_until
 
 ROUTE = "hop"

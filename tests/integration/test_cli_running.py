@@ -18,15 +18,10 @@ import pytest
 
 from shared.proxy_protocol import parse
 from supervisor.example import ADMIN, ECHO, PAGE
+from tests.helpers.ports import free_port
 
 PROXYCTL: Final = (sys.executable, "-m", "supervisor.cli")
 READY_S: Final = 60
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,8 +19,9 @@ from tests.helpers.named_echo import (
     one_for_each,
     serve,
 )
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Config, Proxyctl
-from tests.helpers.sockets import free_port, is_refused
+from tests.helpers.sockets import is_refused
 from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -16,8 +15,9 @@ from shared.messages import Request, decode_reply, encode
 from shared.runtime_files import CONTROL_SOCKET
 from tests.conftest import StartProxyctl
 from tests.helpers.named_echo import Dialler, LongConnection, are_ready, named_route, serve
+from tests.helpers.ports import free_port, free_ports, free_range
 from tests.helpers.processes import Config
-from tests.helpers.sockets import free_port, free_ports, is_refused, occupied_port
+from tests.helpers.sockets import is_refused, occupied_port
 from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
 
@@ -49,20 +49,6 @@ def serves_on(dialler: Dialler) -> None:
 def refused_in_time(port: int) -> None:
     """Wait until nobody listens there any more."""
     wait_until(lambda: is_refused(port), f"{port} is refused", RETIRED_S)
-
-
-def free_range() -> int:
-    """The first of RANGE ports in a row that are all free, below those that clients are given."""
-    for first in range(20_000 + os.getpid() % 1000 * RANGE, 32_000, RANGE):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + RANGE):
-                    one = stack.enter_context(socket.socket())
-                    one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no ports in a row are free")
 
 
 def test_removed_port_serves_until_the_answer_has_been_read(
@@ -217,7 +203,7 @@ def test_a_worker_that_sleeps_through_a_changed_listen_follows(
 
 def test_ranges_come_and_go(proxyctl: StartProxyctl, target: Target) -> None:
     """A range is added and removed as a whole; its ports serve and refuse alike."""
-    kept, first = free_port(), free_range()
+    kept, first = free_port(), free_range(RANGE)
     ports = range(first, first + RANGE)
     running = proxyctl(config_of(target, [kept]))
     with Dialler(kept) as dialler:

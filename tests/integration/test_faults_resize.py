@@ -19,8 +19,8 @@ from tests.helpers.named_echo import (
     one_for_each,
     serve,
 )
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import Config
-from tests.helpers.sockets import free_ports
 from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
 

@@ -16,8 +16,9 @@ from tests.helpers.named_echo import (
     named_route,
     serve,
 )
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Proxyctl
-from tests.helpers.sockets import TIMEOUT_S, free_port
+from tests.helpers.sockets import TIMEOUT_S
 from tests.helpers.targets import HOSTS, Target, dual_ports
 from tests.helpers.waiting import wait_until
 

@@ -13,8 +13,8 @@ import pytest
 
 from loadtests.body_wire import WAIT_S, Asked, BodyClient, BodyTarget, MemoryWatch, made
 from tests.helpers.http_site import http_route
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import free_ports
 from tests.helpers.waiting import wait_until
 
 KIB: Final = 1 << 10

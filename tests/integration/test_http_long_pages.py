@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 from tests.helpers.http_site import http_route
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import free_ports
 
 PAGE: Final = b"<p>Sorry.</p>\n" * 2000
 FILE: Final = bytes(range(256)) * 500

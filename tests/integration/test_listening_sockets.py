@@ -15,7 +15,8 @@ from shared import syn_filter
 from shared.errors import StartError
 from shared.plan import Endpoints, ListenerPlan, Plan, RoutePlan
 from supervisor.listeners import Listeners
-from tests.helpers.sockets import connect, free_port, is_refused, occupied_port
+from tests.helpers.ports import free_port
+from tests.helpers.sockets import connect, is_refused, occupied_port
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.conftest import StartProxyctl
 from tests.helpers.access_lines import read_lines
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Proxyctl, config_of, whole_lines
-from tests.helpers.sockets import EchoServer, echoes, free_port
+from tests.helpers.sockets import EchoServer, echoes
 from tests.helpers.waiting import wait_until
 
 

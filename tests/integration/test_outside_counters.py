@@ -8,8 +8,9 @@ import urllib.request
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import config_of
-from tests.helpers.sockets import EchoServer, connect, echoes, exchange, free_port, free_ports
+from tests.helpers.sockets import EchoServer, connect, echoes, exchange
 from tests.helpers.waiting import wait_until
 
 HEADER = b"PROXY TCP4 203.0.113.7 203.0.113.8 5555 80\r\n"

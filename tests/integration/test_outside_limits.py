@@ -9,8 +9,9 @@ import pytest
 
 from shared.proxy_protocol import encode_v2
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Config, config_of
-from tests.helpers.sockets import EchoServer, connect, free_port
+from tests.helpers.sockets import EchoServer, connect
 from tests.helpers.waiting import wait_until
 
 MAPPED = bytes(10) + b"\xff\xff"

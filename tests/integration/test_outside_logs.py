@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Proxyctl, config_of, whole_lines
-from tests.helpers.sockets import EchoServer, connect, free_port
+from tests.helpers.sockets import EchoServer, connect
 from tests.helpers.waiting import wait_until
 
 HEADER = b"PROXY TCP6 2001:db8:bad::1 2001:db8::9 5555 443\r\n"

@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port
 from tests.helpers.processes import config_of
-from tests.helpers.sockets import EchoServer, connect, exchange, free_port, is_refused
+from tests.helpers.sockets import EchoServer, connect, exchange, is_refused
 from tests.helpers.waiting import wait_until
 
 

@@ -15,15 +15,9 @@ import pytest
 from supervisor.cli.main import run
 from supervisor.runtime_dir import orphans, stranger
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port
 from tests.helpers.processes import config_of
-from tests.helpers.sockets import (
-    EchoServer,
-    connect,
-    exchange,
-    free_port,
-    is_refused,
-    occupied_port,
-)
+from tests.helpers.sockets import EchoServer, connect, exchange, is_refused, occupied_port
 from tests.helpers.waiting import wait_until
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import free_ports
 from tests.helpers.waiting import wait_until
 
 WORKERS: Final = 3

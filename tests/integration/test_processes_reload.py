@@ -7,17 +7,9 @@ import signal
 from pathlib import Path
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import (
-    EchoServer,
-    connect,
-    echoes,
-    exchange,
-    free_port,
-    free_ports,
-    is_refused,
-    occupied_port,
-)
+from tests.helpers.sockets import EchoServer, connect, echoes, exchange, is_refused, occupied_port
 from tests.helpers.waiting import wait_until
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import EchoServer, connect, echoes, exchange, free_port, free_ports
+from tests.helpers.sockets import EchoServer, connect, echoes, exchange
 from tests.helpers.waiting import wait_until
 
 

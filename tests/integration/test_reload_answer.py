@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.conftest import StartProxyctl
+from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import EchoServer, connect, exchange, free_port, free_ports
+from tests.helpers.sockets import EchoServer, connect, exchange
 from tests.helpers.waiting import wait_until
 
 

@@ -18,7 +18,8 @@ from shared.plan import ListenerPlan
 from supervisor import retirement as module
 from supervisor.listeners import Listeners
 from supervisor.retirement import Retirement
-from tests.helpers.sockets import free_port, is_refused
+from tests.helpers.ports import free_port
+from tests.helpers.sockets import is_refused
 from tests.helpers.waiting import wait_until
 
 ID = 1

@@ -15,8 +15,9 @@ import pytest
 from supervisor.sd_notify import Notifier
 from tests.conftest import StartProxyctl
 from tests.helpers.notify_socket import NotifySocket
+from tests.helpers.ports import free_port
 from tests.helpers.processes import Proxyctl, config_of
-from tests.helpers.sockets import EchoServer, connect, exchange, free_port
+from tests.helpers.sockets import EchoServer, connect, exchange
 from tests.helpers.waiting import wait_until
 
 

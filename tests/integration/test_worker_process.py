@@ -12,8 +12,8 @@ import sys
 from supervisor.worker_process import Exit, WorkerProcess
 from tests.conftest import StartProxyctl
 from tests.helpers.named_echo import are_ready
+from tests.helpers.ports import free_port
 from tests.helpers.processes import config_of
-from tests.helpers.sockets import free_port
 from tests.helpers.waiting import wait_until
 
 

@@ -18,8 +18,9 @@ from supervisor.users_file import (
     read_users,
 )
 
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
-OTHER = bcrypt.hashpw(b"other", bcrypt.gensalt(5)).decode()
+# The same in each process: they are part of the tests' names.
+HASH = bcrypt.hashpw(b"secret", b"$2b$04$abcdefghijklmnopqrstuu").decode()
+OTHER = bcrypt.hashpw(b"other", b"$2b$05$abcdefghijklmnopqrstuu").decode()
 NAME = "users"
 
 
