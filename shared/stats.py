@@ -28,7 +28,7 @@ COUNT_CELLS: Final = 3
 COUNT_ROW_CELLS: Final = 8
 
 
-class Histogram(Struct):
+class Histogram(Struct, array_like=True, omit_defaults=True):
     """Counts per bucket (one more for what is over), and the sum of seconds.
 
     The upper bounds are the first ones of REQUEST_BUCKETS, as many as there are buckets less one:
@@ -82,34 +82,39 @@ class ListenerCounts(Struct):
     requests: dict[str, int] = field(default_factory=dict)  # that no route took, by "4xx"
 
 
-class TargetCounts(Struct):
-    """Per route and target name. ``received`` counts bytes from the target, ``sent`` to it."""
+# There may be thousands of the following in a report: they go as arrays, without what is unset at
+# their ends. `supervisor/request_rates.py` reads their first fields only.
+class TargetCounts(Struct, array_like=True, omit_defaults=True):
+    """Per route and target name. ``received`` counts bytes from the target, ``sent`` to it.
 
+    ``requests``: that it was sent, by the "2xx" of the answer.
+    """
+
+    requests: dict[str, int] = field(default_factory=dict)
     active: int = 0
     total: int = 0
     received: int = 0
     sent: int = 0
     connect_failures: dict[str, int] = field(default_factory=dict)  # by reason
     is_up: bool = True
-    requests: dict[str, int] = field(
-        default_factory=dict
-    )  # that it was sent, by "2xx" of the answer
 
 
-class RouteCounts(Struct):
-    """Per route name. ``received`` counts bytes from clients, ``sent`` to them."""
+class RouteCounts(Struct, array_like=True, omit_defaults=True):
+    """Per route name. ``received`` counts bytes from clients, ``sent`` to them.
 
+    ``requests``: that no target was sent, by the "4xx" of the answer.
+    """
+
+    requests: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, TargetCounts] = field(default_factory=dict)
     active: int = 0
-    draining: int = 0  # of active: the route was removed
     total: int = 0
     received: int = 0
     sent: int = 0
     ends: dict[str, int] = field(default_factory=dict)
-    targets: dict[str, TargetCounts] = field(default_factory=dict)
     connect: Histogram = field(default_factory=Histogram)
-    # Of HTTP. ``requests``: that no target was sent, by the "4xx" of the answer. The histograms
-    # have REQUEST_BUCKETS, and are None where the route does not speak HTTP.
-    requests: dict[str, int] = field(default_factory=dict)
+    draining: int = 0  # of active: the route was removed
+    # Of HTTP, with REQUEST_BUCKETS; None where the route does not speak it.
     request: Histogram | None = None  # from the request's first byte to the answer's last
     first_byte: Histogram | None = None  # from the request's end to the answer's first byte
 

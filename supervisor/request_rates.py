@@ -25,11 +25,12 @@ _LEAST_S: Final = 1.0  # workers report every half second: over less than this a
 _ROUTES_A_STEP: Final = 1000  # about 1 ms
 
 
-class _Target(Struct):
+# The first fields of RouteCounts and TargetCounts, which are arrays; what follows is left unread.
+class _Target(Struct, array_like=True):
     requests: dict[str, int] = field(default_factory=dict)
 
 
-class _Route(Struct):
+class _Route(Struct, array_like=True):
     requests: dict[str, int] = field(default_factory=dict)
     targets: dict[str, _Target] = field(default_factory=dict)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from shared.plan import Plan
 from shared.stats import (
+    Histogram,
     ListenerCounts,
     RouteCounts,
     TargetCounts,
@@ -101,6 +103,16 @@ def tcp_migrate_req() -> bool | None:
         return None
 
 
+def _route_data(route: RouteCounts) -> dict[str, Any]:
+    """With the names of what is counted, which reports go without."""
+    data = asdict(route)
+    data["targets"] = {name: asdict(target) for name, target in route.targets.items()}
+    for name in ("connect", "request", "first_byte"):
+        histogram: Histogram | None = data[name]
+        data[name] = None if histogram is None else asdict(histogram)
+    return data
+
+
 def totals_data(
     totals: Totals, counts: Counts, requests: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def totals_data(
     for listener in totals.listeners.values():
         _add(refused, listener.refused)
     _add(ends, refused)
-    routes: dict[str, dict[str, Any]] = to_builtins(totals.routes)
+    routes = {name: _route_data(route) for name, route in totals.routes.items()}
     answers = unrouted_requests(totals)
     for name, data in routes.items():
         data["http"] = http = requests.get(name)
@@ -128,7 +140,7 @@ def totals_data(
         "dialled": counts.dialled,
         "ended": counts.ended,
         "routes": routes,
-        "targets": to_builtins(targets),
+        "targets": {name: asdict(target) for name, target in targets.items()},
         "listeners": to_builtins(totals.listeners),
         "ends": ends,
         "refused": refused,
