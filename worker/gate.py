@@ -33,6 +33,8 @@ MOST_REMEMBERED: Final = 4096  # clients; then anew
 
 # Cells of all rows, our own first; how many may be open (0: any number); and how often they come.
 Counted = tuple[tuple[int, ...], int, Rate | None]
+# What a gate counts: its scope, whether all of it, and the key of its addresses.
+Counting = tuple[str, bool, tuple[str, float] | None]
 
 
 class Client:
@@ -80,8 +82,9 @@ class Gate:
         self.counts_addresses = bool(self._most_per_ip or self._rate)
         # A period that changed counts its parts anew.
         self.key = (scope, 0.0 if rate is None else rate.period_s)
-        # What connections are counted under; more of it at a reload means to count older ones too.
-        self.counted = (scope, bool(self.most), self.key if self.counts_addresses else None)
+        # More of it at a reload means to count older connections too.
+        counted = (scope, bool(self.most), self.key if self.counts_addresses else None)
+        self.counted: Counting = counted
         self.looks_at_address = has_rules or self.counts_addresses
         self._limits = limits
         self._addresses = limits.addresses
@@ -135,13 +138,17 @@ class Gate:
             if client.is_blocked:
                 return BLOCKED
             place = client.place
-        if self.most and self.scope:
+        kept = conn.counted_in
+        # It may have come for another route, and been counted when this one's limit was new.
+        if self.most and self.scope and not (kept and self._limits.routes.own(self._route) in kept):
             cell = self._limits.routes.enter(self._route, self.most, None, now)
             if cell < NOT_COUNTED:
                 return ALL_FULL
             if cell >= 0:
                 conn.counted_in += (cell,)
         if place is not None and (conn.header is None or conn.has_own_address):
+            if kept and self._addresses.own(place) in kept:
+                return 0
             cell = self._addresses.enter(place, self._most_per_ip, self._rate, now)
             if cell < NOT_COUNTED:
                 return cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from worker.connection_state import State
-from worker.gate import Gate
+from worker.gate import Counting, Gate
 from worker.limits import Limits
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Gates:
         self.counts_open = False  # it limits how many may be open
         self._limits = limits
         self._generation: Generation | None = None
-        self._counted: set[tuple[str, bool, tuple[str, float] | None]] = set()
+        self._counted: set[Counting] = set()
         self._waiting: list[Connection] = []
 
     def adopt(self, generation: Generation, open_: set[Connection], now: float) -> None:

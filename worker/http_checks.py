@@ -82,7 +82,8 @@ class Refusal(NamedTuple):
 
 
 def admit(client: HttpClient, route: Route, ip: str) -> Refusal | None:
-    """Ask the route's rules; the connection counts under the route of its first request.
+    """Ask the route's rules. The connection counts as one of the route of its first request, and
+    towards the limits of each route that it has a request for, until it ends.
 
     ``ip``: the client's, behind trusted forwarders.
     """
@@ -96,7 +97,11 @@ def admit(client: HttpClient, route: Route, ip: str) -> Refusal | None:
             conn.cut(now + route.timeouts.drain, End.ROUTE_REMOVED)
     if gate is None:
         return None
-    found = gate.admit(conn, now, ip) if is_first else gate.judge(ip)
+    if gate.counted in client.counted_by:
+        found = gate.judge(ip)
+    else:
+        found = gate.admit(conn, now, ip)
+        client.counted_by += (gate.counted,)
     if not found:
         return None
     end = ENDS[found]

@@ -25,6 +25,7 @@ from worker.socket_options import reset_on_close
 if TYPE_CHECKING:
     from worker.connection import Connection
     from worker.data_plane import DataPlane
+    from worker.gate import Counting
     from worker.generation import Route
     from worker.http_pool import Upstream
 
@@ -42,10 +43,10 @@ class HttpClient:
     """
 
     __slots__ = (
-        "_is_running", "_is_scanned", "_scanned", "conn", "destination", "detail", "exchange",
-        "has_dialled", "has_end", "head", "head_at", "idle_at", "inbox", "is_finishing",
-        "is_last", "is_lingering", "is_readable", "limits", "must_linger", "network", "origin",
-        "own", "plane", "policy", "requests", "route", "until", "why", "wire",
+        "_is_running", "_is_scanned", "_scanned", "conn", "counted_by", "destination", "detail",
+        "exchange", "has_dialled", "has_end", "head", "head_at", "idle_at", "inbox",
+        "is_finishing", "is_last", "is_lingering", "is_readable", "limits", "must_linger",
+        "network", "origin", "own", "plane", "policy", "requests", "route", "until", "why", "wire",
     )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
@@ -70,6 +71,7 @@ class HttpClient:
         self.head_at: float = self.idle_at
         self.until = 0.0  # of lingering
         self.requests = 0
+        self.counted_by: tuple[Counting, ...] = ()  # the limits of routes it has had a request for
         self.is_last = self.is_finishing = self.is_lingering = False
         self.has_dialled = False  # a target has been sent a request of it
         self.must_linger = False
