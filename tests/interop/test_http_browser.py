@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.http_browser import PROGRAM, Browser
 from tests.helpers.http_site import HttpSite, Servers, http_route
 from tests.helpers.targets import dual_ports
+from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.program(PROGRAM)
 
@@ -74,5 +75,10 @@ def test_browser(place: Place) -> None:
     assert browser.run("location.host") == f"site.example:{port}"
     (posted,) = place.wait_lines(1, path="/posted")
     assert (posted["method"], posted["status"], posted["host"]) == ("POST", 200, "site.example")
-    fetched = [line for line in place.lines(status=200) if line["path"].startswith("/file?")]
-    assert len(fetched) == 36
+    wait_until(lambda: fetched(place) >= 36, "each worker has written its lines")
+    assert fetched(place) == 36
+
+
+def fetched(place: Place) -> int:
+    """How many files the log has."""
+    return sum(line["path"].startswith("/file?") for line in place.lines(status=200))
