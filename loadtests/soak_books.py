@@ -91,6 +91,7 @@ class Report(Struct, kw_only=True):
     final: Account | None = None  # after the full stop
     probes: int = 0
     lost: list[str] = field(default_factory=list)  # the first ones that nothing excuses
+    before: list[str] = field(default_factory=list)  # what was done shortly before the first one
     stopped: str = ""
     line: LineCounts | None = None
     line_drops: int = 0
@@ -134,6 +135,7 @@ class Report(Struct, kw_only=True):
                 f" at most {self.line.late_s * 1000:.1f} ms late"
             )
         lines += [f"LOST {text}" for text in self.lost[:_SHOWN]]
+        lines += [f"deed {text}" for text in self.before]
         lines += [f"FAIL {sentence}" for sentence in self.wrong]
         lines.append(f"FAIL (seed {self.seed})" if self.wrong else f"PASS (seed {self.seed})")
         return "\n".join(lines)
@@ -239,6 +241,7 @@ class Books:
             report.wrong.append(f"the access log has {cut} connections cut at the deadline")
         if more := len(excuses.lost) - len(report.lost):
             report.lost += [one.text() for one in excuses.lost[-more:]]
+            report.before = report.before or self._deeds.before(excuses.lost[-more].ended_at)
             report.wrong.append(f"{more} connections lost by the full stop")
 
     def close(self, report: Report) -> None:
@@ -262,6 +265,7 @@ class Books:
         report.trends = watch.memory.trends()
         report.supervisor_kib = watch.memory.supervisor()
         report.lost = [one.text() for one in excuses.lost[:_KEPT]]
+        report.before = [line for one in excuses.lost[:1] for line in deeds.before(one.ended_at)]
         report.wrong += deeds.wrong
         report.wrong += watch.wrong + self._log.wrong
         report.wrong += judge_guests(crowd.guests, deeds.lists, deeds.stops, killed.at.values())

@@ -13,6 +13,7 @@ from msgspec import Struct
 from loadtests.soak_judge import Listed, Served
 
 JOURNAL_LINES: Final = 10_000  # the last ones
+_BEFORE_S: Final = 6.0  # no port is longer about leaving
 
 Kind = Literal["kill", "hang", "stop"]
 
@@ -63,6 +64,10 @@ class Deeds:
     def tell(self, text: str) -> None:
         """A line for the journal, with the instant."""
         self.journal.append(f"{monotonic():.3f} {text}")
+
+    def before(self, at: float) -> list[str]:
+        """Lines of the journal of the seconds before an instant."""
+        return [line for line in self.journal if -_BEFORE_S < float(line.split()[0]) - at < 1.0]
 
     def note(self, noted: Signalled) -> None:
         """A worker is signalled next; of several signals the first instant counts."""

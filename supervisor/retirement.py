@@ -200,6 +200,8 @@ class Retirement:
         for listener in ids:
             del self._leaving[listener]
         gone = ids - self._returning.keys()
+        if self._listeners.wait_in(gone):
+            self._log.warning("connections wait at ports that close; they are reset")
         names = [self._listeners.held[listener].plan.name for listener in sorted(gone)]
         self._listeners.close(gone)
         if names:
