@@ -133,16 +133,19 @@ class RouteCounts(Struct, array_like=True, omit_defaults=True):
 
 
 class Snapshot(Struct, kw_only=True):
-    """One worker's counters since it started, or a part of them where it has many routes."""
+    """One worker's counters since it started, or some of them where it has many routes.
+
+    Each ``part`` holds routes of its own, always the same ones, and what came last of it counts.
+    The numbers that are not by name come with each part, listeners with the first one.
+    """
 
     slot: int
     pid: int
     incarnation: int
     run: str  # random id of the supervisor's run; a stray of another run is dropped
-    sequence: int  # the parts of one report have the same
-    part: int = 0  # counted from 0; the first has all but most of the routes
-    is_end: bool = True  # no part follows
-    is_last: bool = False
+    sequence: int  # rises with each
+    part: int = 0
+    is_last: bool = False  # nothing more comes of this worker
     connections: int = 0  # open now, with those that have no route yet
     accept_pauses: int = 0  # times accept stopped for want of descriptors
     log_lines_dropped: int = 0

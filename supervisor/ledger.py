@@ -22,18 +22,15 @@ class SnapshotHead(Struct, frozen=True, kw_only=True):
     incarnation: int
     sequence: int
     part: int = 0
-    is_end: bool = True
     is_last: bool = False
 
 
 class _Entry(Struct):
-    """A worker's latest whole report, as bytes until its content is asked for."""
+    """What came last of each part of a worker's counters, as bytes until someone asks."""
 
     head: SnapshotHead | None = None
-    raws: list[bytes] = field(default_factory=list)
+    parts: dict[int, bytes] = field(default_factory=dict)
     decoded: Snapshot | None = None
-    coming: int = -1  # the sequence of the one whose parts are gathered
-    parts: list[bytes] = field(default_factory=list)
 
 
 _decode_head: Final = msgspec.msgpack.Decoder(SnapshotHead).decode
@@ -54,8 +51,7 @@ class Ledger:
         self._live[incarnation] = _Entry()
 
     def take(self, raw: bytes) -> None:
-        """A snapshot, or a part of one, came. Dropped: of another run, of a folded worker, an older
-        one, and parts of one that does not become whole.
+        """A snapshot came. Dropped: of another run, of a folded worker, and an older one.
 
         msgspec.MsgspecError when it is damaged.
         """
@@ -63,14 +59,9 @@ class Ledger:
         entry = self._live.get(head.incarnation)
         if head.run != self._run or entry is None:
             return
-        if head.sequence > entry.coming:
-            entry.coming, entry.parts = head.sequence, []
-        if head.sequence < entry.coming or head.part != len(entry.parts):
-            return  # older, or a part before it was lost
-        entry.parts.append(raw)
-        if head.is_end:
-            entry.head, entry.raws, entry.decoded = head, entry.parts, None
-            entry.parts = []
+        if entry.head is None or head.sequence > entry.head.sequence:
+            entry.head, entry.decoded = head, None
+            entry.parts[head.part] = raw
 
     def has_last(self, incarnation: int) -> bool:
         """Whether nothing more can come of this worker."""
@@ -87,8 +78,8 @@ class Ledger:
             self.folds += 1
 
     def reports(self) -> list[bytes]:
-        """The latest whole report of each worker, all parts of it, as they came."""
-        return [raw for entry in self._live.values() for raw in entry.raws]
+        """What came last of each part of each worker's counters."""
+        return [raw for entry in self._live.values() for raw in entry.parts.values()]
 
     def ended_routes(self) -> Mapping[str, RouteCounts]:
         """The counters of workers that are gone, by route; not to be changed."""
@@ -106,8 +97,11 @@ class Ledger:
 
 
 def _content(entry: _Entry) -> Snapshot | None:
-    if entry.decoded is None and entry.raws:
-        entry.decoded = _decode_snapshot(entry.raws[0])
-        for raw in entry.raws[1:]:
-            entry.decoded.routes.update(_decode_snapshot(raw).routes)
+    if entry.decoded is None and entry.head is not None:
+        entry.decoded = whole = _decode_snapshot(entry.parts[entry.head.part])
+        for part, raw in entry.parts.items():
+            if part != entry.head.part:
+                other = _decode_snapshot(raw)
+                whole.routes.update(other.routes)
+                whole.listeners.update(other.listeners)
     return entry.decoded

@@ -286,9 +286,7 @@ class Plane:
         snapshot = Snapshot(slot=3, pid=os.getpid(), incarnation=7, run="test", sequence=0)
 
         def fill() -> None:
-            self.plane.fill(snapshot)
-            for routes, _ in self.plane.route_parts():
-                snapshot.routes |= routes
+            self.plane.fill(snapshot, 0)
 
         self.call(fill)
         return snapshot

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.plan import Endpoints
-from shared.stats import ListenerCounts, RouteCounts, Snapshot
+from shared.stats import ListenerCounts, Snapshot
 from worker.accept_pause import Reserve
 from worker.access import Access
 from worker.accounting import CELL_ACCEPTED, CELL_ENDED, account
@@ -29,7 +29,7 @@ from worker.pipes import PipePool
 from worker.preparing import Preparing
 from worker.reactor import TICK_S, Reactor
 from worker.refusals import LOGGED, Log, Refusals
-from worker.route_report import parts
+from worker.route_report import RouteParts
 from worker.timer_wheel import TimerWheel
 from worker.tls_contexts import Contexts
 from worker.tls_engine import clear
@@ -85,6 +85,7 @@ class DataPlane(Preparing):
         if self.contexts.warning:
             log("warning", self.contexts.warning, {})
         self._listener_counts: dict[str, ListenerCounts] = {}
+        self._route_parts = RouteParts(self._lasting)
         self._current: Generation | None = None
         self._indexes: frozenset[int] = frozenset()
         self._departure: Departure | None = None
@@ -339,20 +340,25 @@ class DataPlane(Preparing):
                 if account(conn, now):
                     conn.touch()
 
-    def fill(self, snapshot: Snapshot) -> None:
-        """Put the counters of this moment into ``snapshot``, all but those of routes."""
+    def report_parts(self) -> int:
+        """How many parts all counters have; one, unless there are many routes."""
+        return self._route_parts.count()
+
+    def fill(self, snapshot: Snapshot, part: int) -> None:
+        """Put the counters of this moment into ``snapshot``: of routes those of this part, of
+        listeners with the first one.
+        """
         self._account(self.reactor.now)
         snapshot.connections = len(self.open)
         snapshot.accept_pauses = self._accept_pauses
         snapshot.access_lines = self.access.lines
         snapshot.access_lines_dropped = self.access.dropped
         snapshot.limit_table_full = self.limits.not_counted
-        snapshot.listeners = self._listener_counts
-
-    def route_parts(self) -> Iterator[tuple[dict[str, RouteCounts], bool]]:
-        """The counters of routes, some at a time, each with whether no part follows."""
         served = self._current.routes if self._current is not None else {}
-        return parts(self._lasting, served, self.reactor.now)
+        snapshot.part = part
+        snapshot.routes = self._route_parts.told(part, served, self.reactor.now)
+        if part == 0:
+            snapshot.listeners = self._listener_counts
 
     def last_words(self) -> None:
         """Write what waits for a log; nothing is logged after it."""

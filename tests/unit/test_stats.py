@@ -173,53 +173,27 @@ def test_ledger_knows_the_last_snapshot() -> None:
     assert ledger.has_last(2)
 
 
-def parts_of(whole: Snapshot, names: list[list[str]]) -> list[bytes]:
-    """A report of several parts: its routes' counters by name."""
-    made = []
-    for number, part in enumerate(names):
-        one = (
-            replace(whole) if number == 0 else snapshot(whole.incarnation, whole.sequence, total=0)
-        )
-        if number:
-            one.listeners, one.connections = {}, 0
-        one.part, one.is_end, one.is_last = number, number == len(names) - 1, whole.is_last
-        one.routes = {name: whole.routes[name] for name in part}
-        made.append(encode(one))
-    return made
-
-
-def test_ledger_takes_a_report_of_several_parts_as_one() -> None:
-    """It counts from its last part on; until then the one before it does."""
+def test_ledger_puts_parts_together() -> None:
+    """What came last of each counts; the numbers without a name are those of the last of all."""
     ledger = Ledger("run")
     ledger.open(1)
-    ledger.take(encode(snapshot(1, 1, total=1)))
-    whole = snapshot(1, 2, total=5, active=2)
-    whole.routes["s"] = RouteCounts(total=7)
-    whole.is_last = True
-    first, second = parts_of(whole, [["r"], ["s"]])
-    ledger.take(first)
-    assert (ledger.totals().routes["r"].total, ledger.has_last(1)) == (1, False)
-    ledger.take(second)
+    ledger.take(encode(snapshot(1, 1, total=5, active=2)))
+    second = replace(snapshot(1, 2, total=0, active=1), part=1, listeners={})
+    second.routes = {"s": RouteCounts(total=7)}
+    ledger.take(encode(second))
     totals = ledger.totals()
-    assert (totals.routes["r"].total, totals.routes["s"].total) == (5, 7)
-    assert (totals.connections, totals.listeners["l"].accepted, ledger.has_last(1)) == (2, 5, True)
-
-
-@pytest.mark.parametrize("lost", [0, 1, 2])
-def test_ledger_drops_a_report_of_which_a_part_was_lost(lost: int) -> None:
-    """Whichever part it is; the next whole one counts."""
-    ledger = Ledger("run")
-    ledger.open(1)
-    ledger.take(encode(snapshot(1, 1, total=1)))
-    for sequence, is_whole in ((2, False), (3, True)):
-        whole = snapshot(1, sequence, total=sequence)
-        whole.routes |= {"s": RouteCounts(total=7), "t": RouteCounts(total=8)}
-        for number, raw in enumerate(parts_of(whole, [["r"], ["s"], ["t"]])):
-            if is_whole or number != lost:
-                ledger.take(raw)
-        assert ledger.totals().routes["r"].total == (3 if is_whole else 1)
+    assert {name: route.total for name, route in totals.routes.items()} == {"r": 5, "s": 7}
+    assert (totals.connections, totals.listeners["l"].accepted) == (1, 5)
+    ledger.take(encode(snapshot(1, 3, total=6)))
+    assert {name: one.total for name, one in ledger.totals().routes.items()} == {"r": 6, "s": 7}
+    late = replace(second, sequence=2, routes={"s": RouteCounts(total=3)})
+    ledger.take(encode(late))
+    assert ledger.totals().routes["s"].total == 7
+    assert not ledger.has_last(1)
+    ledger.take(encode(replace(second, sequence=4, is_last=True)))
+    assert ledger.has_last(1)
     ledger.fold(1)
-    assert sorted(ledger.totals().routes) == ["r", "s", "t"]
+    assert {name: one.total for name, one in ledger.totals().routes.items()} == {"r": 6, "s": 7}
 
 
 class LedgerMachine(RuleBasedStateMachine):

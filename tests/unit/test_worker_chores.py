@@ -14,7 +14,7 @@ from tests.helpers.routes import LISTENER, route
 from worker.chores import MOST_A_TICK, Chores
 from worker.generation import FREED_A_SLICE, RESOLVED_A_SLICE, Generation, Lasting
 from worker.limits import private_limits
-from worker.route_report import ROUTES_A_PART, parts, told_routes
+from worker.route_report import ROUTES_A_PART, RouteParts, told_routes
 from worker.tally import RouteTally
 from worker.tls_contexts import Contexts
 
@@ -163,15 +163,20 @@ def test_nothing_of_an_old_generation_is_left_for_the_collector() -> None:
 
 
 def test_counters_of_many_routes_come_in_parts() -> None:
-    """Every used route is in one of them, and the last one says that it is."""
+    """Every used route is in one of them, and stays there when others come."""
     lasting = Lasting()
-    for number in range(2 * ROUTES_A_PART + 1):
-        lasting.of(f"r{number}")[0].total = 1
-    found = list(parts(lasting, {}, now=0.0))
-    assert [is_end for _, is_end in found] == [False, False, True]
-    assert max(len(routes) for routes, _ in found) == ROUTES_A_PART
-    assert [name for routes, _ in found for name in routes] == list(lasting.tallies)
-    assert list(parts(Lasting(), {}, now=0.0)) == [({}, True)]
+    parts = RouteParts(lasting)
+    assert (parts.count(), parts.told(0, {}, now=0.0)) == (1, {})
+
+    def told() -> list[list[str]]:
+        return [list(parts.told(part, {}, now=0.0)) for part in range(parts.count())]
+
+    for routes in (ROUTES_A_PART, 2 * ROUTES_A_PART + 1):
+        for number in range(routes):
+            lasting.of(f"r{number}")[0].total = 1
+        names = list(lasting.tallies)
+        starts = range(0, routes, ROUTES_A_PART)
+        assert told() == [names[start : start + ROUTES_A_PART] for start in starts]
 
 
 def test_what_drains_is_asked_of_routes_that_left() -> None:
