@@ -42,6 +42,7 @@ class Reporter:
         self._sequence = 0
         self._part = -1  # that was told last
         self._told: set[int] = set()  # parts that had something to say
+        self._spent_s = 0.0  # of CPU on the report under way
         self._is_wanted = asyncio.Event()
         self._then: list[WorkerMessage] = []
 
@@ -77,14 +78,17 @@ class Reporter:
     async def _report_some(self, budget_s: float) -> None:
         """Tell the next parts, until so many seconds of CPU are used."""
         parts = self._plane.report_parts()
-        begin_s = time.thread_time()
-        for _ in range(parts):
+        self._spent_s = 0.0
+        for number in range(parts):
             self._part = (self._part + 1) % parts
-            if not await self._tell(self._part) or time.thread_time() - begin_s >= budget_s:
+            if not await self._tell(self._part, is_needed=number == 0):
+                return
+            if self._spent_s >= budget_s:
                 return
 
-    async def _tell(self, part: int, *, is_last: bool = False) -> bool:
-        """False when it was not taken."""
+    async def _tell(self, part: int, *, is_needed: bool = False, is_last: bool = False) -> bool:
+        """False when it was not taken. Not sent: what says nothing, unless it is needed."""
+        begin_s = time.thread_time()
         self._sequence += 1
         snapshot = Snapshot(
             slot=self._spawn.slot,
@@ -98,6 +102,7 @@ class Reporter:
         self._plane.fill(snapshot, part)
         if snapshot.routes:
             self._told.add(part)
-        elif part and part not in self._told and not is_last:
-            return True  # with thousands of routes of which few are used, most parts are empty
-        return await self._client.push(encode(snapshot))
+        is_needed = is_needed or is_last or part == 0 or part in self._told
+        raw = encode(snapshot) if is_needed else b""
+        self._spent_s += time.thread_time() - begin_s
+        return await self._client.push(raw) if raw else True

@@ -12,6 +12,7 @@ from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import config_of
 from tests.helpers.sockets import EchoServer, connect, echoes, exchange
 from tests.helpers.waiting import wait_until
+from worker.route_report import ROUTES_A_PART
 
 HEADER = b"PROXY TCP4 203.0.113.7 203.0.113.8 5555 80\r\n"
 WAIT_S = 0.4  # of the client, before it sends its header
@@ -52,6 +53,38 @@ def test_log_lines_that_find_no_room_are_counted(proxyctl: StartProxyctl, echo: 
             assert client.recv(1) == b""
     wait_until(lambda: dropped(admin) >= own + 2, "those of the workers are counted too")
     assert echoes(port)
+
+
+def test_more_routes_than_a_report_has_room_for(proxyctl: StartProxyctl) -> None:
+    """Those of each part are told, again and again."""
+    port, routes = free_port(), 2 * ROUTES_A_PART + 1
+    used = [f"r{number}" for number in (0, ROUTES_A_PART, 2 * ROUTES_A_PART)]
+    running = proxyctl(
+        {
+            "listen": ["127.0.0.1"],
+            "admin": None,
+            "routes": [
+                {
+                    "name": f"r{number}",
+                    "match": {"ports": [port], "domains": [f"r{number}.example"]},
+                    "action": {"type": "respond", "status": 204},
+                }
+                for number in range(routes)
+            ],
+        },
+        workers=1,
+    )
+
+    def totals() -> list[int]:
+        told = running.status()["totals"]["routes"]
+        return [told[name]["total"] for name in used]
+
+    for asked in range(1, 4):
+        for name in used:
+            with connect(port) as client:
+                client.sendall(f"GET / HTTP/1.1\r\nHost: {name}.example\r\n\r\n".encode())
+                assert client.recv(100).startswith(b"HTTP/1.1 204")
+        wait_until(lambda asked=asked: totals() == [asked] * 3, "all are told")  # type: ignore[misc]
 
 
 def dropped(admin: int) -> float:
