@@ -36,7 +36,8 @@ with the path of the key).
 - **port**: a number, a range such as `"8000-8010"`, or `"unix:/path"`.
 - **domain**: `example.com`, or a wildcard for one label or more: `*.example.com` (not `example.com`
   itself), `example.*`. Case and a dot at the end do not count; other letters (`bücher.example`)
-  stand for their A-labels (IDNA).
+  stand for their A-labels (IDNA). An IP address (`10.0.0.1`, `"[::1]"`) takes requests that have it
+  as their Host; TLS clients send no address as SNI.
 - **size**: `"64KiB"`, `"1MiB"`, `"2GiB"`, or a number of bytes.
 - **path**: of a file; a relative one starts at the directory of the config file.
 - **who may connect**: an address, a CIDR, a range `"10.0.0.1-10.0.0.9"` (IPv6 too), a glob

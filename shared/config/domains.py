@@ -20,9 +20,14 @@ _GLOB_SIGNS: Final = frozenset("*?")
 def parse_domain(text: str) -> str:
     """``a.example``, ``*.example`` or ``example.*`` in the form that is compared.
 
-    ``*`` stands for one label or more, at one end. ValueError says what is wrong, and what to
-    write.
+    ``*`` stands for one label or more, at one end. An IP address, which a client may send as Host
+    but not as SNI, becomes ``10.0.0.1`` or ``[2001:db8::1]``. ValueError says what is wrong, and
+    what to write.
     """
+    bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    if text.isascii() and is_ip(bare):
+        address = parse_ip(bare)
+        return f"[{address}]" if ":" in address else address
     name = text[:-1] if text.endswith(".") else text
     _refuse_addresses(text, name)
     if "*" not in name:
@@ -61,8 +66,7 @@ def _glob_label(text: str, label: str) -> str:
 def _refuse_addresses(text: str, name: str) -> None:
     if is_ip(name.removeprefix("[").removesuffix("]")):
         raise ValueError(
-            f"{short(text)} is an IP address, which no client sends as a name; match the address"
-            " by listen, or leave domains out"
+            f"{short(text)} is an IP address; write it with ASCII digits, without a dot at its end"
         )
     if "://" in name or "/" in name:
         raise ValueError(f"{short(text)} is no domain; write the host alone, example.com")
@@ -136,7 +140,7 @@ class Domain(str):
     """One of ``domains``: a name, or a wildcard for many."""
 
     __slots__ = ()
-    kind: ClassVar[str] = "domain, `*.example.com` or `example.*`"
+    kind: ClassVar[str] = "domain, `*.example.com`, `example.*` or IP address"
 
     @classmethod
     def read(cls, value: object) -> Self:
