@@ -35,6 +35,7 @@ def switch(exchange: Exchange, up: Upstream, answer: Response, behind: bytes) ->
     exchange.up = None
     exchange.over(None)
     client.exchange = None
+    up.endpoint.tally.received -= len(behind)  # the relay counts them
     up_side = up.hand_over(client.conn)
     _relay(exchange, up_side, behind)
 

@@ -18,6 +18,7 @@ from tests.helpers.tls_pairs import authority_plan, certificate_plan
 from tests.helpers.waiting import wait_until
 
 ASKED = get("/chat", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: abc")
+END = b"\r\n\r\n"
 SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Accept: def\r\n\r\n"
@@ -85,6 +86,28 @@ def test_bytes_in_the_same_segments(plane: Served, tls: str, tmp_path: Path) -> 
     assert server.is_cut()
     server.close()
     wait_until(lambda: plane.counts().active == 0, "it has ended")
+
+
+def test_each_byte_is_counted_once(plane: Served) -> None:
+    """Also those that come along with the request, and with the answer to it."""
+    target, listener = plane.target(), plane.listen()
+    plane.commit(route("r", listener, target, http=HttpPlan()))
+    client = plane.client(listener)
+    client.send(ASKED + b"ahead")
+    server = plane.accepted(target)
+    asked = server.until(END)
+    server.send(SWITCHED + b"behind")
+    answered = client.until(END)
+    assert (client.exactly(6), server.exactly(5)) == (b"behind", b"ahead")
+    client.close()
+    assert server.is_cut()
+    server.close()
+    wait_until(lambda: plane.counts().active == 0, "it has ended")
+    counts, of_target = plane.counts(), plane.target_counts(target)
+    assert counts.received == len(ASKED) + 5
+    assert counts.sent == len(answered) + 6
+    assert of_target.sent == len(asked) + 5
+    assert of_target.received == len(SWITCHED) + 6
 
 
 def test_on_a_connection_that_has_carried_requests(plane: Served) -> None:
