@@ -11,7 +11,7 @@ from shared.http.fields import find_head
 from shared.http.head import CHUNKED, UNTIL_CLOSE, Response
 from shared.http.response import check_unfinished, parse_response
 from worker.http_upgrade import switch
-from worker.http_wire import ENDED, LOST, MOST_READ, NOTHING
+from worker.http_wire import ENDED, LOST, NOTHING
 
 if TYPE_CHECKING:
     from worker.http_exchange import Exchange
@@ -39,7 +39,7 @@ def take_answer(exchange: Exchange, up: Upstream) -> None:
             elif count == LOST:
                 exchange.target_lost(LOST)
             return
-        if count < MOST_READ and not up.has_end and wire.tls is None:
+        if wire.is_drained and not up.has_end:
             up.is_readable = False  # a short read emptied the socket
         conn = exchange.client.conn
         conn.active_at = exchange.plane.reactor.now

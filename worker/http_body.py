@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shared.ends import End
 from shared.errors import HttpError
 from shared.http.chunks import ChunkReader, encode_chunk, encode_end
-from worker.http_wire import ENDED, LOST, MOST_READ
+from worker.http_wire import ENDED, LOST
 
 if TYPE_CHECKING:
     from worker.http_exchange import Exchange
@@ -26,7 +26,7 @@ def take_body(exchange: Exchange, up: Upstream) -> bool:
     wire = client.wire
     count = wire.receive()
     if count > 0:
-        if count < MOST_READ and not client.has_end and wire.tls is None:
+        if wire.is_drained and not client.has_end:
             client.is_readable = False
         client.conn.active_at = exchange.plane.reactor.now
         _pass_on(exchange, up, wire.view[:count])

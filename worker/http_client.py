@@ -16,7 +16,7 @@ from shared.http.forwarding import Origin
 from shared.http.request import check_unfinished, parse_request
 from worker.deadlines import NEVER
 from worker.http_exchange import Exchange
-from worker.http_wire import ENDED, LOST, MOST_READ, NOTHING, Wire
+from worker.http_wire import ENDED, LOST, NOTHING, Wire
 from worker.reactor import ENDED as ANY_END
 from worker.reactor import ERROR, FIN, IN, OUT
 from worker.relay import SIZE
@@ -170,7 +170,7 @@ class HttpClient:
         wire = self.wire
         count = wire.receive()
         if count > 0:
-            if count < MOST_READ and not self.has_end and wire.tls is None:
+            if wire.is_drained and not self.has_end:
                 self.is_readable = False  # a short read emptied the socket
             self._is_scanned = False
             if self.inbox:

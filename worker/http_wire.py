@@ -28,12 +28,13 @@ class Wire:
     """What was read lies in ``view`` until the next read of whatever wire.
 
     ``outbox``: bytes for the socket as they are, which found no room yet. ``is_lost``: nothing can
-    be written any more. ``why``: what TLS did not like.
+    be written any more. ``is_drained``: the last read took all that the socket had, and no end is
+    known of, so that an event tells of more. ``why``: what TLS did not like.
     """
 
     __slots__ = (
-        "_reactor", "fd", "has_ended", "is_lost", "outbox", "sock", "tls", "view", "wants_out",
-        "why",
+        "_reactor", "fd", "has_ended", "is_drained", "is_lost", "outbox", "sock", "tls", "view",
+        "wants_out", "why",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +48,7 @@ class Wire:
         self.outbox = b""
         self.wants_out = wants_out
         self.has_ended = False
+        self.is_drained = False
         self.is_lost = False
         self.why = ""
 
@@ -73,6 +75,7 @@ class Wire:
             if count == 0:
                 self.has_ended = True
                 return ENDED
+            self.is_drained = count < SIZE
             if self.tls is None:
                 return count
             size = self._decrypt(self.tls, count)
@@ -98,6 +101,7 @@ class Wire:
             self._send(answer)
         if tls.has_ended:
             self.has_ended = True
+            self.is_drained = False
         return size
 
     def send(self, data: bytes | memoryview) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from shared.plan import HttpPlan, ListenerPlan, RoutePlan, TargetPlan, Timeouts
 from tests.data_plane_harness import Plane, route, running
-from tests.data_plane_sockets import Target, descriptors
+from tests.data_plane_sockets import TIMEOUT_S, Target, descriptors
 from tests.helpers.waiting import wait_until
 from worker.http_pool import Upstream
 
@@ -152,6 +152,16 @@ class Talker:
     def close(self) -> None:
         """Let go of it."""
         self.sock.close()
+
+
+def say_goodbye(talker: Talker) -> None:
+    """Send close_notify, without a FIN behind it, and do not wait for the other's."""
+    sock = talker.sock
+    assert isinstance(sock, ssl.SSLSocket)
+    sock.setblocking(False)
+    with suppress(ssl.SSLWantReadError):
+        sock.unwrap()
+    sock.settimeout(TIMEOUT_S)
 
 
 def _fields(lines: list[str]) -> dict[str, str]:

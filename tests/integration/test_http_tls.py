@@ -20,9 +20,22 @@ from shared.plan import (
 )
 from tests.data_plane_sockets import Target
 from tests.helpers.certificates import Authority
-from tests.helpers.http_talk import HOST, OK, Served, Talker, answer, get, post, route, serving
+from tests.helpers.held_loop import held
+from tests.helpers.http_talk import (
+    HOST,
+    OK,
+    Served,
+    Talker,
+    answer,
+    get,
+    post,
+    route,
+    say_goodbye,
+    serving,
+)
 from tests.helpers.tls_clients import nameless
 from tests.helpers.tls_pairs import authority_plan, certificate_plan
+from tests.helpers.waiting import wait_until
 
 OPEN = TlsPlan(certificates=(0,), policy="open")
 ASKING = TlsPlan(certificates=(0,), client_auth="required", client_ca=0, policy="asking")
@@ -105,6 +118,36 @@ def test_the_last_answer_ends_with_close_notify(secure: Secure) -> None:
         found = client.message()
         assert (found.status, found.fields["connection"]) == (status, "close")
         assert client.is_ended()  # ssl.SSLEOFError without close_notify
+
+
+def test_close_notify_that_comes_along_with_a_request(secure: Secure) -> None:
+    """No event tells of it again: the connection ends behind the answer, with the socket open."""
+    plane = secure.plane
+    secure.serve(secure.route(HOST, http=HttpPlan(answer=AnswerPlan(status=200, body=b"x"))))
+    client = secure.client()
+    with held(plane):
+        client.send(get())
+        say_goodbye(client)
+    wait_until(lambda: plane.ends() == {"client_closed": 1}, "it has ended")
+    client.close()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_close_notify_that_comes_along_with_an_answer(secure: Secure, size: int) -> None:
+    """It is the end of an answer without a length, while the target's socket is open."""
+    plane = secure.plane
+    plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    plane.tls_server.load_cert_chain(secure.files.cert, secure.files.key)
+    secure.serve(secure.route(HOST, upstream_tls=UpstreamTlsPlan(ca=0, server_name=HOST)))
+    client = secure.client()
+    client.send(get())
+    server = plane.accepted(secure.target)
+    server.message()
+    with held(plane):
+        server.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(size))
+        say_goodbye(server)
+    assert client.message().body == bytes(size)
+    server.close()
 
 
 def test_a_connection_for_several_names(secure: Secure) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from shared.plan import HttpPlan, TlsPlan, UpstreamTlsPlan
-from tests.data_plane_sockets import TIMEOUT_S
 from tests.helpers.certificates import Authority
 from tests.helpers.held_loop import held
-from tests.helpers.http_talk import HOST, Served, Talker, get, route, serving
+from tests.helpers.http_talk import HOST, Served, get, route, say_goodbye, serving
 from tests.helpers.tls_pairs import authority_plan, certificate_plan
 
 ASKED = get("/chat", "Connection: Upgrade", "Upgrade: websocket")
@@ -26,16 +24,6 @@ def plane() -> Iterator[Served]:
     """A data plane."""
     with serving() as plane:
         yield plane
-
-
-def say_goodbye(talker: Talker) -> None:
-    """Send close_notify, without a FIN behind it, and do not wait for the other's."""
-    sock = talker.sock
-    assert isinstance(sock, ssl.SSLSocket)
-    sock.setblocking(False)
-    with suppress(ssl.SSLWantReadError):
-        sock.unwrap()
-    sock.settimeout(TIMEOUT_S)
 
 
 @pytest.mark.parametrize("behind", [b"", b"\x88\x00"])
