@@ -8,6 +8,7 @@ connection waiting in a queue is accepted by whoever polls it next (design secti
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -37,9 +38,19 @@ class HeldListener(Struct):
     sockets: list[socket.socket]
     is_retiring: bool = False
     is_returning: bool = False  # wanted again by a generation that is not final yet
+    is_pending: bool = True  # of a generation that is not final yet: nobody gets in
     is_listening: bool = True
     is_steered: bool = False
     inode: int = 0  # of a Unix socket's file
+
+    def let_in(self) -> None:
+        """Listen, where that was put off, and drop SYNs no more."""
+        for one in self.sockets:
+            if not self.is_listening:
+                one.listen(BACKLOG)
+            elif not self.plan.path:
+                syn_filter.detach(one)
+        self.is_listening = True
 
     def close(self) -> None:
         """Stop listening, and remove a Unix socket's file unless a successor has put its own.
@@ -79,8 +90,9 @@ class Listeners:
     def open(self, plans: Sequence[ListenerPlan]) -> Opened:
         """Hold all of ``plans``; those held already stay as they are.
 
-        StartError when one cannot be bound, or when the host has none of their addresses; then
-        nothing that was opened here is kept.
+        Nobody gets in at what is new before `listen`: a generation may still be refused, and then
+        a port must not have accepted anyone whom it resets. StartError when one cannot be bound,
+        or when the host has none of their addresses; then nothing that was opened here is kept.
         """
         opened = Opened(new=[], lacking=[], warnings=[])
         try:
@@ -108,26 +120,21 @@ class Listeners:
                 held.close()
 
     def listen(self) -> list[str]:
-        """Listen where that was put off until the generation is final; what failed, as text.
-
-        A socket that would take over from another of ours must not get connections for a
-        generation that may still be refused. Ports that return let connections in again.
-        """
+        """The generation is final: let connections in where it listens; what failed, as text."""
         problems = []
         back = [id_ for id_, held in self.held.items() if held.is_returning]
         self.accept_again(back)
         for id_ in back:
             self.held[id_].is_retiring = self.held[id_].is_returning = False
-        begun = [held for held in self.held.values() if not held.is_listening]
-        for held in begun:
-            held.is_listening = True
+        pending = [held for held in self.held.values() if held.is_pending]
+        for held in pending:
+            held.is_pending = False
             try:
-                for one in held.sockets:
-                    one.listen(BACKLOG)
+                held.let_in()
             except OSError as error:
                 problems.append(f"{held.plan.name}: {error.strerror}")
         with self._steering:
-            for held in begun:
+            for held in pending:
                 self._steer(held)
         return problems
 
@@ -213,10 +220,12 @@ class Listeners:
     def _open_one(self, plan: ListenerPlan, opened: Opened) -> None:
         others = list(self.held.values())  # in one step: the loop may close one meanwhile
         ours = [held.plan.id for held in others if overlap(plan, held.plan)]
-        is_listening = set(ours) <= set(opened.new)
+        # Who listens has the port for sure, so that is done now, with SYNs dropped; but a socket
+        # beside others of ours would take connections from them, and one of Unix has no SYNs.
+        is_listening = not plan.path and set(ours) <= set(opened.new)
         try:
             if plan.path:
-                sockets = _open_unix(plan)
+                sockets = _bind_unix(plan)
             else:
                 sockets = _open_tcp(plan, may_join=bool(ours), is_listening=is_listening)
         except OSError as error:
@@ -277,6 +286,8 @@ def _bind_tcp(plan: ListenerPlan, *, may_join: bool, is_listening: bool) -> sock
         # Accepted sockets inherit it, which saves a system call for each.
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if is_listening:
+            with contextlib.suppress(OSError):  # of a kernel without filters
+                syn_filter.attach(one)
             one.listen(BACKLOG)
     except OSError:
         one.close()
@@ -292,12 +303,11 @@ def _address(plan: ListenerPlan) -> tuple[str, int] | tuple[str, int, int, int]:
     return plan.host.partition("%")[0], plan.port, 0, number
 
 
-def _open_unix(plan: ListenerPlan) -> list[socket.socket]:
+def _bind_unix(plan: ListenerPlan) -> list[socket.socket]:
     _remove_stale(plan.path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         one.bind(plan.path)
-        one.listen(BACKLOG)
     except OSError:
         one.close()
         raise

@@ -110,6 +110,8 @@ async def _start(options: StartOptions, notifier: Notifier, started: float) -> i
             opened = await asyncio.to_thread(listeners.open, plan.listeners)
         except StartError as error:
             raise runtime_dir.with_orphans(error) from error
+        for problem in listeners.listen():
+            raise StartError(f"cannot listen on {problem}")
         for text in [*(problem.text("warning") for problem in checked.warnings), *opened.warnings]:
             logging.logger.warning(text)
         setup = Setup(
@@ -184,7 +186,7 @@ class Supervisor:
             is_fixed=setup.workers_option is not None,
         )
         self._expiry = ExpiryWatch(self._read_served, log.bind(component="tls"))
-        self._rates = RequestRates(self._ledger, self._speaks_http)
+        self._rates = RequestRates(self._ledger)
         self._life = Life(started_at=time.time())
         self.overview = self._overview()
         self._commands = Commands(self, self.overview)
@@ -312,9 +314,6 @@ class Supervisor:
 
     def _read_served(self) -> tuple[Plan, float]:
         return self._reloader.served.plan, self._reloader.served.read_at
-
-    def _speaks_http(self) -> bool:
-        return any(route.http is not None for route in self._reloader.served.plan.routes)
 
     async def _refresh(self) -> None:
         """Resolve names again, every ``dns_refresh``."""

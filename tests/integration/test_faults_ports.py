@@ -122,6 +122,22 @@ def test_port_that_returns_while_it_retires_loses_nothing(
     assert not dialler.failures
 
 
+def test_refused_reload_lets_nobody_in_at_its_new_ports(
+    proxyctl: StartProxyctl, target: Target
+) -> None:
+    """Those opened before the one that another program has would reset whom they accepted."""
+    kept, first, *others = free_ports(100)
+    running = proxyctl(config_of(target, [kept]))
+    with occupied_port() as taken, Dialler(first) as dialler:
+        running.write(config_of(target, [kept, first, *others, taken]))
+        for _ in range(8):
+            assert running.ask("reload").exit_code == 1
+        dialler.stop()
+    assert dialler.failures
+    assert dialler.served == 0
+    assert all(one.is_refused for one in dialler.failures), dialler.failures
+
+
 def test_refused_reload_leaves_a_retiring_port_what_waits_there(
     proxyctl: StartProxyctl, target: Target
 ) -> None:

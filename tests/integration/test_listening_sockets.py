@@ -48,6 +48,7 @@ def test_all_sockets_of_a_listener_share_the_port(listeners: Listeners) -> None:
     port = free_port()
     opened = listeners.open([plan(1, "127.0.0.1", port)])
     assert opened.new == [1]
+    assert listeners.listen() == []
     clients = [connect(port) for _ in range(60)]
     counts = [waiting(one) for one in listeners.held[1].sockets]
     assert sum(counts) == 60
@@ -60,6 +61,7 @@ def test_accepted_sockets_inherit_nodelay(listeners: Listeners) -> None:
     """TCP_NODELAY is set once, on the listener."""
     port = free_port()
     listeners.open([plan(1, "127.0.0.1", port, sockets=1)])
+    listeners.listen()
     with connect(port):
         accepted, _ = listeners.held[1].sockets[0].accept()
         with accepted:
@@ -84,6 +86,32 @@ def test_refusal_closes_what_was_opened(listeners: Listeners) -> None:
         listeners.open([plan(1, "127.0.0.1", free), plan(2, "127.0.0.1", taken)])
     assert listeners.held == {}
     assert is_refused(free)
+
+
+def test_nobody_gets_in_at_a_port_whose_generation_may_still_be_refused(
+    listeners: Listeners, tmp_path: Path
+) -> None:
+    """It has the port already, but a SYN meets silence; then it is refused, or comes through."""
+    port, path = free_port(), str(tmp_path / "s")
+    unix = ListenerPlan(id=2, name=f"unix:{path}", host="", port=0, path=path)
+    for is_refused_in_the_end in (True, False):
+        listeners.open([plan(1, "127.0.0.1", port), unix])
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.socket() as client, socket.socket(socket.AF_UNIX) as local:
+            client.setblocking(False)
+            assert client.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+            with pytest.raises(OSError, match="not connected"):
+                client.getpeername()
+            assert local.connect_ex(path) == errno.ECONNREFUSED
+            if is_refused_in_the_end:
+                listeners.close([1, 2])
+            else:
+                assert listeners.listen() == []
+            assert select.select([], [client], [], 20.0)[1]
+            error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            assert error == (errno.ECONNREFUSED if is_refused_in_the_end else 0)
+            assert local.connect_ex(path) == (errno.ENOENT if is_refused_in_the_end else 0)
 
 
 def test_address_that_the_host_lacks_is_skipped(listeners: Listeners) -> None:
@@ -111,6 +139,7 @@ def test_our_own_overlapping_address_may_be_joined(listeners: Listeners) -> None
     """Where we ourselves hold the port on another address, it is bound all the same."""
     port = free_port()
     listeners.open([plan(1, "127.0.0.1", port)])
+    listeners.listen()
     assert listeners.open([plan(1, "127.0.0.1", port), plan(2, "0.0.0.0", port)]).new == [2]
 
 
@@ -128,6 +157,7 @@ def test_filter_drops_new_connections_until_it_is_taken_off(listeners: Listeners
     """A dial meets silence, not refusal, and succeeds by itself when the filter is gone."""
     port = free_port()
     listeners.open([plan(1, "127.0.0.1", port, sockets=2)])
+    listeners.listen()
     listeners.stop_accepting([1])
     with socket.socket() as client:
         client.setblocking(False)
@@ -145,6 +175,7 @@ def test_filter_lets_what_has_connected_be_accepted(listeners: Listeners) -> Non
     """A connection that waits when the filter comes is still there."""
     port = free_port()
     listeners.open([plan(1, "127.0.0.1", port, sockets=1)])
+    listeners.listen()
     with connect(port):
         listeners.stop_accepting([1])
         assert waiting(listeners.held[1].sockets[0]) == 1
@@ -166,6 +197,7 @@ def test_whether_someone_waits_is_known_of_every_socket(
     port, path = free_port(), str(tmp_path / "s")
     unix = ListenerPlan(id=2, name=f"unix:{path}", host="", port=0, path=path)
     listeners.open([plan(1, "127.0.0.1", port), unix])
+    listeners.listen()
     listeners.open([plan(3, "0.0.0.0", port)])
     every = [1, 2, 3, 4]  # nobody holds the last
     assert not listeners.held[3].is_listening
