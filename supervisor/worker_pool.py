@@ -371,6 +371,8 @@ class WorkerPool:
 
     def _check_silence(self, now: float) -> None:
         for worker in list(self.workers.values()):
+            if not worker.pid:
+                continue  # the fork server has its own time to answer, and may have to start first
             silence_s = now - worker.heard_at
             if silence_s > self.watchdog_s:
                 worker.kill(f"silent for {self.watchdog_s:g} s")

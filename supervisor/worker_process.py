@@ -118,8 +118,9 @@ class WorkerProcess:
         return self.status is Status.READY and not self.is_silent and not self.is_behind
 
     def watch(self, pid: int, on_exit: Callable[[WorkerProcess, Exit], None]) -> None:
-        """The process is there: call ``on_exit`` once when it has ended."""
+        """The process is there: call ``on_exit`` once when it has ended. Its silence begins."""
         self.pid = pid
+        self.heard_at = asyncio.get_running_loop().time()
         self._pidfd = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_pidfd, on_exit)
         if self.our_reason:
