@@ -2,7 +2,7 @@
 
     supervisor -> worker   ROUTER-DEALER  SupervisorMessage
     worker -> supervisor   ROUTER-DEALER  FromWorker(envelope) around a WorkerMessage
-    worker -> supervisor   PUSH-PULL      shared.stats.Snapshot
+    worker -> supervisor   PUSH-PULL      shared.stats.Report around a Snapshot
     supervisor -> worker   socket pair    ListenerSockets, with the descriptors as SCM_RIGHTS
     supervisor -> fork server             Spawn, with two descriptors; Spawned comes back
     CLI -> supervisor      REQ-ROUTER     Request; Reply comes back

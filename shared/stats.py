@@ -114,14 +114,16 @@ class RouteCounts(Struct, array_like=True, omit_defaults=True):
     ends: dict[str, int] = field(default_factory=dict)
     connect: Histogram = field(default_factory=Histogram)
     draining: int = 0  # of active: the route was removed
-    # Of HTTP, with REQUEST_BUCKETS; None where the route does not speak it.
+    # Of HTTP, with REQUEST_BUCKETS; None where there was no request yet.
     request: Histogram | None = None  # from the request's first byte to the answer's last
     first_byte: Histogram | None = None  # from the request's end to the answer's first byte
 
-    def speak_http(self) -> None:
-        """Have histograms of requests from now on; those that are there stay."""
+    def speak_http(self) -> tuple[Histogram, Histogram]:
+        """Those of requests, made where they are not there yet: thousands of routes never have
+        one, and all of them are sent with each report."""
         self.request = self.request or request_histogram()
         self.first_byte = self.first_byte or request_histogram()
+        return self.request, self.first_byte
 
     def requests_by_class(self) -> dict[str, int]:
         """All requests that the route took, by the "2xx" of the answer, in order."""
@@ -132,20 +134,9 @@ class RouteCounts(Struct, array_like=True, omit_defaults=True):
         return dict(sorted(counts.items()))
 
 
-class Snapshot(Struct, kw_only=True):
-    """One worker's counters since it started, or some of them where it has many routes.
+class Snapshot(Struct):
+    """One worker's counters since it started, or some of them where it has many routes."""
 
-    Each ``part`` holds routes of its own, always the same ones, and what came last of it counts.
-    The numbers that are not by name come with each part, listeners with the first one.
-    """
-
-    slot: int
-    pid: int
-    incarnation: int
-    run: str  # random id of the supervisor's run; a stray of another run is dropped
-    sequence: int  # rises with each
-    part: int = 0
-    is_last: bool = False  # nothing more comes of this worker
     connections: int = 0  # open now, with those that have no route yet
     accept_pauses: int = 0  # times accept stopped for want of descriptors
     log_lines_dropped: int = 0
@@ -156,17 +147,24 @@ class Snapshot(Struct, kw_only=True):
     routes: dict[str, RouteCounts] = field(default_factory=dict)
 
 
-class Totals(Struct):
-    """Counters of several workers added up."""
+class Report(Struct, frozen=True, array_like=True):
+    """A Snapshot on its way: what must be known at once, the rest as bytes for whoever asks.
 
-    connections: int = 0
-    accept_pauses: int = 0
-    log_lines_dropped: int = 0
-    access_lines: int = 0  # written to the access log
-    access_lines_dropped: int = 0  # for want of room, or because the file took no more
-    limit_table_full: int = 0  # connections that a limit had no room to count
-    listeners: dict[str, ListenerCounts] = field(default_factory=dict)
-    routes: dict[str, RouteCounts] = field(default_factory=dict)
+    Each ``part`` holds routes of its own, always the same ones, and what came last of it counts.
+    The numbers that are not by name come with each part, listeners with the first one.
+    """
+
+    run: str  # random id of the supervisor's run; a stray of another run is dropped
+    incarnation: int
+    sequence: int  # rises with each
+    part: int
+    is_last: bool  # nothing more comes of this worker
+    has_requests: bool  # of HTTP, any of its routes
+    snapshot: bytes  # encoded
+
+
+class Totals(Snapshot):
+    """Counters of several workers added up."""
 
 
 def _add_counts(into: dict[str, int], other: dict[str, int]) -> None:
@@ -210,7 +208,7 @@ def _add_route(into: RouteCounts, other: RouteCounts) -> None:
         add_target(into.targets.setdefault(name, TargetCounts()), target)
 
 
-def add(into: Totals, other: Snapshot | Totals) -> None:
+def add(into: Totals, other: Snapshot) -> None:
     """Add one report to ``into``, key by key."""
     into.connections += other.connections
     into.accept_pauses += other.accept_pauses

@@ -1,6 +1,6 @@
 """The counters of all workers, dead ones included (design section 3, "Stats").
 
-Each worker pushes cumulative snapshots. Live totals are the base plus the latest snapshot of each
+Each worker reports cumulative snapshots. Live totals are the base plus the latest snapshot of each
 worker; when a worker is gone, its last snapshot goes into the base. So no counter goes back.
 """
 
@@ -12,28 +12,21 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
-from shared.stats import RouteCounts, Snapshot, Totals, add, end_as_killed
-
-
-class SnapshotHead(Struct, frozen=True, kw_only=True):
-    """What must be known of a snapshot at once; the rest is decoded when someone asks."""
-
-    run: str
-    incarnation: int
-    sequence: int
-    part: int = 0
-    is_last: bool = False
+from shared.stats import Report, RouteCounts, Snapshot, Totals, add, end_as_killed
 
 
 class _Entry(Struct):
     """What came last of each part of a worker's counters, as bytes until someone asks."""
 
-    head: SnapshotHead | None = None
+    sequence: int = 0
+    latest: int = 0  # the part that came last
+    is_last: bool = False
+    has_requests: bool = False
     parts: dict[int, bytes] = field(default_factory=dict)
     decoded: Snapshot | None = None
 
 
-_decode_head: Final = msgspec.msgpack.Decoder(SnapshotHead).decode
+_decode_report: Final = msgspec.msgpack.Decoder(Report).decode
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
 
 
@@ -51,22 +44,23 @@ class Ledger:
         self._live[incarnation] = _Entry()
 
     def take(self, raw: bytes) -> None:
-        """A snapshot came. Dropped: of another run, of a folded worker, and an older one.
+        """A report came. Dropped: of another run, of a folded worker, and an older one.
 
         msgspec.MsgspecError when it is damaged.
         """
-        head = _decode_head(raw)
-        entry = self._live.get(head.incarnation)
-        if head.run != self._run or entry is None:
+        report = _decode_report(raw)
+        entry = self._live.get(report.incarnation)
+        if report.run != self._run or entry is None or report.sequence <= entry.sequence:
             return
-        if entry.head is None or head.sequence > entry.head.sequence:
-            entry.head, entry.decoded = head, None
-            entry.parts[head.part] = raw
+        entry.sequence, entry.latest, entry.is_last = report.sequence, report.part, report.is_last
+        entry.has_requests = report.has_requests
+        entry.parts[report.part] = report.snapshot
+        entry.decoded = None
 
     def has_last(self, incarnation: int) -> bool:
         """Whether nothing more can come of this worker."""
         entry = self._live.get(incarnation)
-        return entry is None or (entry.head is not None and entry.head.is_last)
+        return entry is None or entry.is_last
 
     def fold(self, incarnation: int) -> None:
         """The worker is gone; what it held has ended as ``killed``."""
@@ -77,9 +71,10 @@ class Ledger:
             add(self._base, snapshot)
             self.folds += 1
 
-    def reports(self) -> list[bytes]:
-        """What came last of each part of each worker's counters."""
-        return [raw for entry in self._live.values() for raw in entry.parts.values()]
+    def with_requests(self) -> list[bytes]:
+        """What came last of each part, encoded, of the workers that had requests of HTTP."""
+        live = [entry for entry in self._live.values() if entry.has_requests]
+        return [raw for entry in live for raw in entry.parts.values()]
 
     def ended_routes(self) -> Mapping[str, RouteCounts]:
         """The counters of workers that are gone, by route; not to be changed."""
@@ -97,10 +92,10 @@ class Ledger:
 
 
 def _content(entry: _Entry) -> Snapshot | None:
-    if entry.decoded is None and entry.head is not None:
-        entry.decoded = whole = _decode_snapshot(entry.parts[entry.head.part])
+    if entry.decoded is None and entry.parts:
+        entry.decoded = whole = _decode_snapshot(entry.parts[entry.latest])
         for part, raw in entry.parts.items():
-            if part != entry.head.part:
+            if part != entry.latest:
                 other = _decode_snapshot(raw)
                 whole.routes.update(other.routes)
                 whole.listeners.update(other.listeners)

@@ -1,8 +1,8 @@
 """Requests per second of each route over the last minute, from the counters of all workers.
 
 Every SAMPLE_S the sums of all routes are noted, with the time; a rate is the difference between
-now and a minute ago. Only the counts of requests are decoded, one part of a report at a time: a
-report may have thousands of routes, and the loop is needed for other things.
+now and a minute ago. Only the counts of requests are decoded, of workers that had any, one part of
+a report at a time: a report may have thousands of routes, and the loop is needed for other things.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Route(Struct, array_like=True):
     targets: dict[str, _Target] = field(default_factory=dict)
 
 
-class _Report(Struct):
+class _Snapshot(Struct):
     """What is needed of a Snapshot."""
 
     routes: dict[str, _Route] = field(default_factory=dict)
@@ -46,23 +46,14 @@ class _Sample(Struct, frozen=True):
     requests: Mapping[str, int]  # by route, those without any are left out
 
 
-_decode: Final = msgspec.msgpack.Decoder(_Report).decode
+_decode: Final = msgspec.msgpack.Decoder(_Snapshot).decode
 
 
 class RequestRates:
-    """``speaks_http``: whether any route does; while none does nothing is decoded.
+    """``clock``: monotonic seconds."""
 
-    ``clock``: monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        speaks_http: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
-        self._speaks_http = speaks_http
         self._clock = clock
         self._samples = deque([_Sample(clock(), {})])
 
@@ -74,9 +65,7 @@ class RequestRates:
 
     async def sample(self) -> None:
         """Note the sums as they are now."""
-        counts: Mapping[str, int] | None = self._samples[-1].requests
-        if self._speaks_http():
-            counts = await self._count()
+        counts = await self._count()
         if counts is None:
             return  # a worker ended meanwhile, and would count twice or not at all
         now = self._clock()
@@ -87,7 +76,7 @@ class RequestRates:
     async def _count(self) -> dict[str, int] | None:
         folds = self._ledger.folds
         counts: dict[str, int] = {}
-        for raw in self._ledger.reports():
+        for raw in self._ledger.with_requests():
             _add(counts, _decode(raw).routes)
             await asyncio.sleep(0)
         ended = list(self._ledger.ended_routes().items())
@@ -107,7 +96,7 @@ class RequestRates:
         rates: dict[str, float] = {}
         for name, counts in routes.items():
             if counts.request is None:
-                continue  # it speaks no HTTP; there may be thousands
+                continue  # it had none; there may be thousands
             if requests := _sum(counts):
                 more = max(0, requests - since.requests.get(name, 0))
                 rates[name] = round(more / elapsed, 3)

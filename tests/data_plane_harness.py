@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import socket
 import tempfile
 import threading
@@ -283,7 +282,7 @@ class Plane:
 
     def snapshot(self) -> Snapshot:
         """The counters of this moment."""
-        snapshot = Snapshot(slot=3, pid=os.getpid(), incarnation=7, run="test", sequence=0)
+        snapshot = Snapshot()
 
         def fill() -> None:
             self.plane.fill(snapshot, 0)

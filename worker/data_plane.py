@@ -26,6 +26,7 @@ from worker.http_plane import HttpPlane
 from worker.limits import Limits, private_limits
 from worker.listener import Listener, ListenSocket
 from worker.pipes import PipePool
+from worker.preface import PrefaceReader
 from worker.preparing import Preparing
 from worker.reactor import TICK_S, Reactor
 from worker.refusals import LOGGED, Log, Refusals
@@ -72,6 +73,7 @@ class DataPlane(Preparing):
         self._log = log
         self._reserve = Reserve()
         self._accept_pauses = 0
+        self.has_requests = False  # whether any route had one, of HTTP
         self._pause_note_at = self.reactor.now
         self._refusals = Refusals(self._id_prefix, log, self.reactor.now)
         self._listeners: dict[int, Listener] = {}
@@ -238,6 +240,8 @@ class DataPlane(Preparing):
         for conn in list(self.open):
             if isinstance(conn.phase, HttpClient):
                 conn.phase.leave(at_once=deadline_s is not None)
+            elif isinstance(conn.phase, PrefaceReader) and deadline_s is not None:
+                conn.phase.leave()
         if deadline_s is not None:
             for conn in list(self.open):
                 conn.cut(now + deadline_s, End.DRAIN_DEADLINE)
@@ -355,7 +359,6 @@ class DataPlane(Preparing):
         snapshot.access_lines_dropped = self.access.dropped
         snapshot.limit_table_full = self.limits.not_counted
         served = self._current.routes if self._current is not None else {}
-        snapshot.part = part
         snapshot.routes = self._route_parts.told(part, served, self.reactor.now)
         if part == 0:
             snapshot.listeners = self._listener_counts

@@ -235,7 +235,11 @@ class Dial:
         return code
 
     def _wait(self, now: float) -> None:
-        left = self.route.balancer.size - 1 if self._left is None else len(self._left)
+        left = 0
+        if self._left is not None:
+            left = len(self._left)
+        elif self.route.only is None:  # else there is nobody besides, and less memory to touch
+            left = self.route.balancer.size - 1
         if left:
             share = (self._until - now) / (left + 1)
             self._at = now + min(share, MOST_WHILE_OTHERS_S)

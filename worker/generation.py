@@ -131,7 +131,7 @@ class Route:
         self.http: HttpRoute | None = None
         if plan.http is not None:
             self.http = HttpRoute(plan, plan.http)
-            self.tally.counts.speak_http()
+            self.tally.expect_requests()
         self.is_coded = False  # TLS towards client or target
         self.tls_handshake_s = timeouts.tls_handshake
         self.balancer = Balancer(targets, state)

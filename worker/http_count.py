@@ -34,10 +34,13 @@ def tell(exchange: Exchange, end: End | None) -> None:
     else:
         counts = route.tally.counts
         requests = counts.requests if endpoint is None else endpoint.tally.counts.requests
-        if counts.request is not None:
-            counts.request.observe(now - exchange.began_at)
-        if counts.first_byte is not None and endpoint is not None and exchange.first_byte_at:
-            counts.first_byte.observe(exchange.first_byte_at - exchange.sent_at)
+        whole, first_byte = counts.request, counts.first_byte
+        if whole is None or first_byte is None:
+            whole, first_byte = route.tally.had_request()
+            plane.has_requests = True
+        whole.observe(now - exchange.began_at)
+        if endpoint is not None and exchange.first_byte_at:
+            first_byte.observe(exchange.first_byte_at - exchange.sent_at)
     requests[code] = requests.get(code, 0) + 1
     if exchange.detail and exchange.client.why is not end:  # else the connection's end tells it
         plane.refused_request(exchange.client.conn, end, exchange.detail)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Final
 
 from shared.log import Logging
 from shared.messages import STATS_S, Spawn, WorkerMessage, encode
-from shared.stats import Snapshot
+from shared.stats import Report, Snapshot
 from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
 
@@ -90,19 +89,23 @@ class Reporter:
         """False when it was not taken. Not sent: what says nothing, unless it is needed."""
         begin_s = time.thread_time()
         self._sequence += 1
-        snapshot = Snapshot(
-            slot=self._spawn.slot,
-            pid=os.getpid(),
-            incarnation=self._spawn.incarnation,
-            run=self._spawn.run,
-            sequence=self._sequence,
-            is_last=is_last,
-        )
+        snapshot = Snapshot()
         snapshot.log_lines_dropped = self._logging.dropped
         self._plane.fill(snapshot, part)
         if snapshot.routes:
             self._told.add(part)
         is_needed = is_needed or is_last or part == 0 or part in self._told
-        raw = encode(snapshot) if is_needed else b""
+        raw = encode(self._report(snapshot, part, is_last)) if is_needed else b""
         self._spent_s += time.thread_time() - begin_s
         return await self._client.push(raw) if raw else True
+
+    def _report(self, snapshot: Snapshot, part: int, is_last: bool) -> Report:
+        return Report(
+            run=self._spawn.run,
+            incarnation=self._spawn.incarnation,
+            sequence=self._sequence,
+            part=part,
+            is_last=is_last,
+            has_requests=self._plane.has_requests,
+            snapshot=encode(snapshot),
+        )

@@ -11,7 +11,13 @@ from bisect import bisect_left
 from typing import Final
 
 from shared.ends import End
-from shared.stats import CONNECT_BUCKETS, RouteCounts, TargetCounts
+from shared.stats import (
+    CONNECT_BUCKETS,
+    Histogram,
+    RouteCounts,
+    TargetCounts,
+    request_histogram,
+)
 
 CLIENT_CLOSED: Final = End.CLIENT_CLOSED
 TARGET_CLOSED: Final = End.TARGET_CLOSED
@@ -46,6 +52,7 @@ class RouteTally:
         "in_bucket",
         "received",
         "sent",
+        "spare",
         "targets",
         "total",
     )
@@ -57,6 +64,7 @@ class RouteTally:
         self.by_client = self.by_target = 0  # the usual ends
         self.connect_s = 0.0
         self.bucket = self.in_bucket = 0  # the bucket of the last dials, and how many they were
+        self.spare: tuple[Histogram, Histogram] | None = None
 
     def target(self, name: str) -> TargetTally:
         """That of the target with this name."""
@@ -65,6 +73,21 @@ class RouteTally:
             counts = self.counts.targets[name] = TargetCounts()
             found = self.targets[name] = TargetTally(counts)
         return found
+
+    def expect_requests(self) -> None:
+        """Make their histograms with the route, so that they lie in memory beside it; they are
+        reported once there was a request.
+        """
+        if self.spare is None and self.counts.request is None:
+            self.spare = request_histogram(), request_histogram()
+
+    def had_request(self) -> tuple[Histogram, Histogram]:
+        """Of whole requests, and of first bytes."""
+        counts = self.counts
+        if self.spare is not None:
+            counts.request, counts.first_byte = self.spare
+            self.spare = None
+        return counts.speak_http()
 
     def connected(self, seconds: float) -> None:
         """A dial took so long."""

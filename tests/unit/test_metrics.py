@@ -55,11 +55,6 @@ def snapshot(slot: int) -> Snapshot:
     web.request.observe(45.0)
     web.first_byte.observe(0.003)
     return Snapshot(
-        slot=slot,
-        pid=100 + slot,
-        incarnation=slot,
-        run="r",
-        sequence=1,
         accept_pauses=1,
         log_lines_dropped=4,
         access_lines=30,

@@ -8,7 +8,7 @@ import pytest
 
 from shared.messages import encode
 from shared.plan import Endpoints, HttpPlan, Plan, RoutePlan
-from shared.stats import RouteCounts, Snapshot, TargetCounts, Totals
+from shared.stats import Report, RouteCounts, Snapshot, TargetCounts, Totals
 from supervisor import request_counts
 from supervisor.ledger import Ledger
 from supervisor.request_rates import SAMPLE_S, WINDOW_S, RequestRates
@@ -20,24 +20,25 @@ class Scene:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ledger = Ledger("run")
-        self.speaks_http = True
-        self.rates = RequestRates(self.ledger, lambda: self.speaks_http, lambda: self.now)
+        self.rates = RequestRates(self.ledger, lambda: self.now)
         self.sequence = 0
 
     def report(self, incarnation: int, requests: int, *, own: int = 0) -> None:
         """A worker has sent so many to its target, and answered so many itself, since it began."""
-        self.sequence += 1
         route = RouteCounts(
             total=1,
             targets={"t": TargetCounts(requests={"2xx": requests})},
             requests={"4xx": own} if own else {},
         )
         route.speak_http()
-        snapshot = Snapshot(
-            slot=0, pid=1, incarnation=incarnation, run="run", sequence=self.sequence,
-            routes={"r": route, "tcp": RouteCounts(total=5)},
-        )  # fmt: skip
-        self.ledger.take(encode(snapshot))
+        snapshot = Snapshot(routes={"r": route, "tcp": RouteCounts(total=5)})
+        self.take(incarnation, snapshot, has_requests=True)
+
+    def take(self, incarnation: int, snapshot: Snapshot, *, has_requests: bool) -> None:
+        """It comes from a worker."""
+        self.sequence += 1
+        report = Report("run", incarnation, self.sequence, 0, False, has_requests, encode(snapshot))
+        self.ledger.take(encode(report))
 
     def rate(self) -> float | None:
         """Of the route, as it is told now."""
@@ -111,17 +112,16 @@ def test_sample_during_which_a_worker_ends_is_left_out(scene: Scene) -> None:
     assert scene.rate() == 600 / SAMPLE_S
 
 
-def test_nothing_is_decoded_while_no_route_speaks_http(scene: Scene) -> None:
-    """Samples go on, with the sums as they were."""
+def test_nothing_is_decoded_of_a_worker_without_requests(scene: Scene) -> None:
+    """What it reports may have thousands of routes."""
+    scene.ledger.open(2)
     scene.report(1, 600)
-    scene.pass_time(WINDOW_S)
-    scene.speaks_http = False
-    scene.ledger.take(encode(Snapshot(slot=0, pid=1, incarnation=1, run="run", sequence=99)))
-    scene.pass_time(2 * WINDOW_S)
-    scene.speaks_http = True
-    scene.sequence = 100
-    scene.report(1, 660)
-    assert scene.rate() == 1.0
+    scene.sequence += 1
+    damaged = Report("run", 2, scene.sequence, 0, False, False, b"\xc1")
+    scene.ledger.take(encode(damaged))
+    scene.pass_time(SAMPLE_S)
+    scene.ledger.open(2)  # else its damage would be read for the rate
+    assert scene.rate() == 600 / SAMPLE_S
 
 
 def plan(*names: str) -> Plan:

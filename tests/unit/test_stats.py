@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from msgspec.structs import replace
 
 from shared.messages import encode
 from shared.stats import (
@@ -16,6 +15,7 @@ from shared.stats import (
     REQUEST_BUCKETS,
     Histogram,
     ListenerCounts,
+    Report,
     RouteCounts,
     Snapshot,
     TargetCounts,
@@ -28,24 +28,39 @@ from shared.stats import (
 from supervisor.ledger import Ledger
 
 
-def snapshot(incarnation: int, sequence: int, *, total: int, active: int = 0) -> Snapshot:
+def snapshot(*, total: int, active: int = 0) -> Snapshot:
     """One worker's counters, with one route and one target."""
     target = TargetCounts(active=active, total=total, received=3 * total, sent=total)
     ends = {"client_closed": total - active} if total > active else {}
     route = RouteCounts(active=active, total=total, ends=ends, targets={"t": target})
     return Snapshot(
-        slot=0, pid=1, incarnation=incarnation, run="run", sequence=sequence, connections=active,
-        listeners={"l": ListenerCounts(accepted=total)}, routes={"r": route},
-    )  # fmt: skip
+        connections=active,
+        listeners={"l": ListenerCounts(accepted=total)},
+        routes={"r": route},
+    )
+
+
+def report(
+    incarnation: int,
+    sequence: int,
+    snapshot: Snapshot,
+    *,
+    run: str = "run",
+    part: int = 0,
+    is_last: bool = False,
+) -> bytes:
+    """As it comes from a worker."""
+    made = Report(run, incarnation, sequence, part, is_last, False, encode(snapshot))
+    return encode(made)
 
 
 def test_adding_sums_every_counter() -> None:
     """Counters, maps and buckets of several workers add up; a down target is down for all."""
-    down = snapshot(2, 1, total=4)
+    down = snapshot(total=4)
     down.routes["r"].targets["t"].is_up = False
     down.routes["r"].connect.observe(0.3)
     totals = Totals()
-    add(totals, snapshot(1, 1, total=3, active=1))
+    add(totals, snapshot(total=3, active=1))
     add(totals, down)
     route = totals.routes["r"]
     assert (totals.connections, route.total, route.active) == (1, 7, 1)
@@ -102,7 +117,7 @@ def test_adding_sums_requests() -> None:
     """By route, by target and by listener; histograms of requests come into being."""
     totals = Totals()
     for number in (1, 2):
-        one = snapshot(number, 1, total=1)
+        one = snapshot(total=1)
         route = one.routes["r"]
         route.requests = {"4xx": number}
         route.targets["t"].requests = {"2xx": 10 * number, "5xx": 1}
@@ -113,7 +128,7 @@ def test_adding_sums_requests() -> None:
         route.request.observe(45.0)
         route.first_byte.observe(0.001)
         add(totals, one)
-    add(totals, snapshot(3, 1, total=1))
+    add(totals, snapshot(total=1))
     merged = totals.routes["r"]
     assert merged.requests == {"4xx": 3}
     assert merged.targets["t"].requests == {"2xx": 30, "5xx": 2}
@@ -128,7 +143,7 @@ def test_adding_sums_requests() -> None:
 def test_a_route_that_speaks_no_http_has_no_histograms_of_requests() -> None:
     """Thousands of them would be sent for nothing; what one has, it keeps."""
     totals = Totals()
-    add(totals, snapshot(1, 1, total=1))
+    add(totals, snapshot(total=1))
     route = totals.routes["r"]
     assert (route.request, route.first_byte) == (None, None)
     route.speak_http()
@@ -139,7 +154,7 @@ def test_a_route_that_speaks_no_http_has_no_histograms_of_requests() -> None:
 
 def test_what_a_dead_worker_held_ends_as_killed() -> None:
     """Open connections become ended ones, and every gauge is 0."""
-    dead = snapshot(1, 1, total=5, active=2)
+    dead = snapshot(total=5, active=2)
     end_as_killed(dead)
     assert dead.connections == 0
     assert dead.routes["r"].ends == {"client_closed": 3, "killed": 2}
@@ -150,14 +165,12 @@ def test_ledger_drops_what_does_not_count() -> None:
     """An older snapshot, one of another run, and one of a folded worker change nothing."""
     ledger = Ledger("run")
     ledger.open(1)
-    ledger.take(encode(snapshot(1, 2, total=5)))
-    ledger.take(encode(snapshot(1, 1, total=3)))
-    stray = snapshot(1, 9, total=99)
-    stray.run = "another"
-    ledger.take(encode(stray))
+    ledger.take(report(1, 2, snapshot(total=5)))
+    ledger.take(report(1, 1, snapshot(total=3)))
+    ledger.take(report(1, 9, snapshot(total=99), run="another"))
     ledger.fold(1)
-    ledger.take(encode(snapshot(1, 3, total=50)))
-    ledger.take(encode(snapshot(7, 1, total=50)))
+    ledger.take(report(1, 3, snapshot(total=50)))
+    ledger.take(report(7, 1, snapshot(total=50)))
     assert ledger.totals().routes["r"].total == 5
 
 
@@ -166,9 +179,7 @@ def test_ledger_knows_the_last_snapshot() -> None:
     ledger = Ledger("run")
     ledger.open(1)
     assert not ledger.has_last(1)
-    last = snapshot(1, 2, total=1)
-    last.is_last = True
-    ledger.take(encode(last))
+    ledger.take(report(1, 2, snapshot(total=1), is_last=True))
     assert ledger.has_last(1)
     assert ledger.has_last(2)
 
@@ -177,20 +188,19 @@ def test_ledger_puts_parts_together() -> None:
     """What came last of each counts; the numbers without a name are those of the last of all."""
     ledger = Ledger("run")
     ledger.open(1)
-    ledger.take(encode(snapshot(1, 1, total=5, active=2)))
-    second = replace(snapshot(1, 2, total=0, active=1), part=1, listeners={})
-    second.routes = {"s": RouteCounts(total=7)}
-    ledger.take(encode(second))
+    ledger.take(report(1, 1, snapshot(total=5, active=2)))
+    second = Snapshot(connections=1, routes={"s": RouteCounts(total=7)})
+    ledger.take(report(1, 2, second, part=1))
     totals = ledger.totals()
     assert {name: route.total for name, route in totals.routes.items()} == {"r": 5, "s": 7}
     assert (totals.connections, totals.listeners["l"].accepted) == (1, 5)
-    ledger.take(encode(snapshot(1, 3, total=6)))
+    ledger.take(report(1, 3, snapshot(total=6)))
     assert {name: one.total for name, one in ledger.totals().routes.items()} == {"r": 6, "s": 7}
-    late = replace(second, sequence=2, routes={"s": RouteCounts(total=3)})
-    ledger.take(encode(late))
+    late = Snapshot(routes={"s": RouteCounts(total=3)})
+    ledger.take(report(1, 2, late, part=1))
     assert ledger.totals().routes["s"].total == 7
     assert not ledger.has_last(1)
-    ledger.take(encode(replace(second, sequence=4, is_last=True)))
+    ledger.take(report(1, 4, second, part=1, is_last=True))
     assert ledger.has_last(1)
     ledger.fold(1)
     assert {name: one.total for name, one in ledger.totals().routes.items()} == {"r": 6, "s": 7}
@@ -222,8 +232,8 @@ class LedgerMachine(RuleBasedStateMachine):
             state[1] += more
             state[2] = data.draw(st.integers(0, state[1]))
             self.counted += more
-            report = snapshot(worker, state[0], total=state[1], active=state[2])
-            self.ledger.take(encode(report))
+            counted = snapshot(total=state[1], active=state[2])
+            self.ledger.take(report(worker, state[0], counted))
 
     @rule(data=st.data())
     def die(self, data: Any) -> None:
