@@ -126,9 +126,11 @@ class LogControl:
         # One that has ended meanwhile counts as not asked: its successor opens the files itself.
         asked = waited.done + len(waited.errors) + len(silent)
         result = Reopened(asked=asked, done=waited.done, errors=tuple(errors))
+        count = f"{result.done}/{result.asked}"
         if errors:
-            self._log.error("log files could not be reopened", errors=errors)
-        self._log.info("logs reopened", workers=f"{result.done}/{result.asked}")
+            self._log.error("log files could not be reopened", workers=count, errors=errors)
+        else:
+            self._log.info("logs reopened", workers=count)
         return result
 
     def apply(self, settings: LogSettings) -> list[Problem]:

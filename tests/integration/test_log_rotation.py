@@ -17,12 +17,17 @@ from tests.helpers.waiting import wait_until
 
 def log_lines(path: Path) -> list[dict[str, object]]:
     """The operational log as objects."""
-    return [json.loads(line) for line in whole_lines(path.read_text())] if path.exists() else []
+    return [json.loads(line) for line in whole_lines(path.read_text())] if path.is_file() else []
 
 
 def results(path: Path) -> list[object]:
-    """What each reopening came to, ``2/2``."""
+    """What each reopening that had no error came to, ``2/2``."""
     return [line["workers"] for line in log_lines(path) if line["event"] == "logs reopened"]
+
+
+def failures(path: Path) -> list[dict[str, object]]:
+    """The lines about reopenings that had one."""
+    return [line for line in log_lines(path) if "could not be reopened" in str(line["event"])]
 
 
 def users_of(running: Proxyctl, path: Path) -> list[int]:
@@ -81,13 +86,34 @@ def test_worker_that_hangs_is_named(
     os.kill(victim, signal.SIGSTOP)
     try:
         running.signal(signal.SIGUSR1)
-        wait_for_results(log, ["1/2"])
+        wait_until(lambda: bool(failures(log)), "it is named")
     finally:
         os.kill(victim, signal.SIGCONT)
-    (error,) = [line for line in log_lines(log) if "could not be reopened" in str(line["event"])]
+    (error,) = failures(log)
+    assert error["workers"] == "1/2"
     assert error["errors"] == [f"worker 0 (pid {victim}): no answer within 2 s"]
     assert error["component"] == "logs"
     wait_until_unused(running, old)
+
+
+def test_nothing_is_called_reopened_that_was_not(
+    proxyctl: StartProxyctl, echo: EchoServer, tmp_path: Path
+) -> None:
+    """A log file that cannot be opened by its path is an error, and no success beside it."""
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    settings = {"file": str(log), "format": "json"}
+    running = proxyctl(config_of({"a": (free_port(), echo.address)}, log=settings))
+    log.rename(old)
+    log.mkdir()
+    running.signal(signal.SIGUSR1)
+    wait_until(lambda: bool(failures(old)), "it is said")
+    log.rmdir()
+    running.signal(signal.SIGUSR1)
+    wait_for_results(log, ["2/2"])
+    (error,) = failures(old)
+    assert error["workers"] == "0/2"
+    assert len(error["errors"]) == 3  # type: ignore[arg-type]
+    assert not results(old)
 
 
 def test_worker_that_boots_meanwhile_has_the_new_file(
