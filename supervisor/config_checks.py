@@ -39,10 +39,10 @@ from supervisor.config_overlap import check_overlap
 from supervisor.config_pages import PageFiles, read_damaged_pages, read_pages
 from supervisor.config_positions import Path, Positions
 from supervisor.config_security import check_access_log, check_list_files, check_security
+from supervisor.config_shadowed import check_shadowed
 from supervisor.config_taken_tls import check_taken, taken_tls
 from supervisor.config_tls import check_tls
 from supervisor.config_walk import REFUSALS
-from supervisor.shadowed import check_shadowed
 
 _EVERYONE: Final = frozenset({"0.0.0.0/0", "::/0"})
 

@@ -10,13 +10,12 @@ domains and networks, or one that holds it, and with `_MOST_RIVALS` of them at t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from heapq import merge
 from itertools import islice, product
 from typing import Final, NamedTuple
 
-from shared.config import Config
 from shared.match_criteria import (
     criteria_of,
     is_for_plain,
@@ -28,14 +27,7 @@ from shared.match_criteria import (
 from shared.match_forwarders import forwarders_of_clients
 from shared.networks import BITS, Network, parse_network
 from shared.path_index import PathPattern
-from shared.plan import FieldMatch, HttpMatch, HttpPlan, RoutePlan, TlsPlan
-from shared.units import short
-from supervisor.compile_http import match_plan
-from supervisor.compile_tls import is_for_tls as is_for_tls_only
-from supervisor.config_findings import Findings
-from supervisor.config_listeners import PortKey, enabled_routes, port_keys
-from supervisor.config_protocol import speaks_http
-from supervisor.config_taken_tls import taken_tls
+from shared.plan import FieldMatch, HttpMatch, RoutePlan
 
 # Routes with more rivals differ in what is neither domain, path nor network, or in all but one of
 # these alone; of those a shadow may go unnamed.
@@ -46,9 +38,9 @@ _MOST_LABELS: Final = 127  # of a name of 253 bytes
 _ASKED_AGAIN: Final = 256  # domains and paths: of the route that is looked at, and common ones
 _NO_DOMAIN: Final = ""
 _NO_PATH: Final = ""
+_EVERYBODY: Final = frozenset({Network(4, 0, 0), Network(6, 0, 0)})  # who has an address
 _MANY: Final = Network(0, 0, 0)  # stands for all networks of a route that has very many
 _MANY_PATHS: Final = "?"  # the same for paths
-_ENDED: Final = TlsPlan(certificates=())  # of a route that ends TLS, however it does
 
 _Key = tuple[int, str, str, Network | None]
 
@@ -70,7 +62,10 @@ class _Ports(NamedTuple):
 class _Known:
     """A route, with what is asked of it many times."""
 
-    __slots__ = ("believed", "criteria", "domains", "networks", "order", "paths", "plan", "ports")
+    __slots__ = (
+        "believed", "criteria", "domains", "networks", "order", "paths", "plan", "ports",
+        "takes_all",
+    )  # fmt: skip
 
     def __init__(self, plan: RoutePlan, ports: int) -> None:
         self.plan = plan
@@ -78,14 +73,18 @@ class _Known:
         self.domains = frozenset(plan.domains)
         self.paths = frozenset(match_of(plan).paths)
         self.networks = frozenset(map(parse_network, plan.client_ips))
+        self.takes_all = self.networks >= _EVERYBODY
         self.believed = forwarders_of_clients(plan)  # whose word ``networks`` go by
         self.criteria = criteria_of(plan)
         self.order = (-plan.priority, plan.order)
 
 
-def shadows(routes: Iterable[RoutePlan]) -> list[Shadow]:
-    """The routes that can never be chosen, in the order of ``routes``."""
-    index = _Index(routes)
+def shadows(routes: Iterable[RoutePlan], addressed: Set[int] = frozenset()) -> list[Shadow]:
+    """The routes that can never be chosen, in the order of ``routes``.
+
+    ``addressed``: listeners all of whose clients have an IP address.
+    """
+    index = _Index(routes, addressed)
     found: list[Shadow] = []
     for route in index.routes:
         winner = next((rival for rival in index.rivals(route) if index.hides(rival, route)), None)
@@ -97,12 +96,13 @@ def shadows(routes: Iterable[RoutePlan]) -> list[Shadow]:
 class _Index:
     """All routes by what a route that hides another must have."""
 
-    def __init__(self, routes: Iterable[RoutePlan]) -> None:
+    def __init__(self, routes: Iterable[RoutePlan], addressed: Set[int]) -> None:
         self._numbers: dict[_Ports, int] = {}
         self._ports: list[_Ports] = []
         self._same: dict[tuple[int, int], int] = {}
         self.routes = [_Known(route, self._number(route)) for route in routes]
         self._holding = self._holders()
+        self._is_addressed = [ports.served <= addressed for ports in self._ports]
         self._prefixes: dict[int, set[int]] = {version: set() for version in BITS}
         self._by_key: dict[_Key, list[_Known]] = {}
         for route in sorted(self.routes, key=_order):
@@ -184,13 +184,15 @@ class _Index:
         """Whether ``rival`` matches all that ``route`` matches, and always ranks above it."""
         if not _holds_criteria(rival.plan, route.plan):
             return False
-        if rival.networks and rival.believed != route.believed:
+        is_above = rival.plan.priority > route.plan.priority
+        takes_all = is_above and rival.takes_all and self._is_addressed[route.ports]
+        if rival.networks and rival.believed != route.believed and not takes_all:
             return False  # they may be asked about two addresses
-        if rival.plan.priority > route.plan.priority:
+        if is_above:
             return (
                 self._holds_domains(rival, route)
                 and _holds_paths(rival, route)
-                and self._holds_networks(rival, route)
+                and (takes_all or self._holds_networks(rival, route))
             )
         if rival.plan.priority < route.plan.priority:
             return False
@@ -235,7 +237,10 @@ def _order(route: _Known) -> tuple[int, int]:
 
 
 def _places(route: _Known) -> Iterator[tuple[str, str, Network | None]]:
-    networks: list[Network | None] = [*route.networks] or [None]
+    # For everybody is found where for anybody is looked for, also by those without networks.
+    networks: list[Network | None] = [None]
+    if route.networks and not route.takes_all:
+        networks = [*route.networks]
     paths = [*route.paths] or [_NO_PATH]
     domains = len(route.domains) or 1
     if len(networks) * len(paths) * domains > _MOST_PAIRS:
@@ -348,50 +353,3 @@ def _holds_field(rival: FieldMatch, route: FieldMatch) -> bool:
 
 def _holds_offers(rival: tuple[str, ...], route: tuple[str, ...]) -> bool:
     return not rival or (bool(route) and set(route) <= set(rival))
-
-
-def check_shadowed(config: Config, found: Findings) -> None:
-    """One warning for each enabled route of a checked config that can never be chosen."""
-    for loser, winner in shadows(_matches(config)):
-        name, other = short(loser.name), short(winner.name)
-        message = f"route {name} can never be chosen: {other} comes before it on every port"
-        hint = f"give it a priority above {winner.priority}, narrow the match of {other}, "
-        found.warn(found.route(loser.order, "name"), message, hint + "or remove one", "shadowed")
-
-
-def _matches(config: Config) -> Iterator[RoutePlan]:
-    """What of each enabled route decides whether it is chosen. All addresses of a port have the
-    same routes, so a port stands for them.
-    """
-    taken = taken_tls(config).tls
-    common = tuple(config.http.trusted_forwarders)
-    ids: dict[PortKey, int] = {}
-    known: dict[tuple[str, ...], tuple[tuple[int, ...], frozenset[int]]] = {}
-    for place, route in enabled_routes(config):
-        match = route.match
-        entries = tuple(match.ports)
-        if entries not in known:
-            keys = port_keys(entries)
-            numbers = {key: ids.setdefault(key, len(ids)) for key in keys}
-            own = frozenset(numbers[key] for key, is_single in keys.items() if is_single)
-            known[entries] = (tuple(numbers.values()), own)
-        listeners, single = known[entries]
-        tls = route.action.tls or taken.get(place)
-        trusted = None if route.http is None else route.http.trusted_forwarders
-        believed = common if trusted is None else tuple(trusted)
-        yield RoutePlan(
-            name=str(route.name),
-            order=place,
-            listeners=listeners,
-            single_port=single,
-            priority=route.priority,
-            client_ips=tuple(match.client_ips),
-            tls=is_for_tls_only(route, taken.get(place)),
-            domains=tuple(map(str, match.domains)),
-            tls_versions=tuple(match.tls_versions),
-            alpn=tuple(match.alpn),
-            terminate=_ENDED if tls is not None and tls.terminates else None,
-            http=HttpPlan(match=match_plan(match), trusted_forwarders=believed)
-            if speaks_http(route)
-            else None,
-        )

@@ -52,6 +52,7 @@ PURE = (
     "supervisor/config_taken_tls.py",
     "supervisor/restart_policy.py",
     "supervisor/rollout.py",
+    "supervisor/config_shadowed.py",
     "supervisor/shadowed.py",
     "worker/chores.py",
     "worker/connection_state.py",

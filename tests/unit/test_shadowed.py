@@ -89,6 +89,45 @@ def test_not_hidden(first: RoutePlan, second: RoutePlan) -> None:
     assert pairs(first, second) == []
 
 
+@pytest.mark.parametrize(
+    ("ports", "networks", "priority", "hidden"),
+    [
+        ("80", "0.0.0.0/0, '::/0'", 5, 1),
+        ("80", "0.0.0.0/0, '::/0', 10.0.0.0/8", 5, 1),
+        ("80", "0.0.0.0/0", 5, 0),
+        ("80", "0.0.0.0/0, '::/1', '8000::/1'", 5, 0),
+        ("80", "0.0.0.0/0, '::/0'", 0, 0),
+        ("'unix:/run/a.sock'", "0.0.0.0/0, '::/0'", 5, 0),
+        ("80, 'unix:/run/a.sock'", "0.0.0.0/0, '::/0'", 5, 0),
+    ],
+)
+def test_all_networks(ports: str, networks: str, priority: int, hidden: int) -> None:
+    """They hold every client but those of a Unix socket, who have no address."""
+    action = "action: {type: forward, targets: ['127.0.0.1:1']}"
+    text = (
+        "routes:\n"
+        f"- {{name: all, priority: {priority}, match: {{ports: [80, 'unix:/run/a.sock'],"
+        f" client_ips: [{networks}]}}, {action}}}\n"
+        f"- {{name: one, match: {{ports: [{ports}], domains: [x.example]}}, {action}}}\n"
+    )
+    warnings = load_bytes(text.encode(), "f", "yaml").warnings
+    found = [problem.path for problem in warnings if problem.code == "shadowed"]
+    assert found == ["routes[1].name"] * hidden
+
+
+def test_all_networks_whoever_names_the_client() -> None:
+    """Two addresses of one client are both of all networks."""
+    both = ("0.0.0.0/0", "::/0")
+    first = http_route("w", 1, client_ips=both, trusts=("fd00::/8",), priority=1)
+    second = http_route("l", 0, client_ips=("10.0.0.0/8",))
+    shadow = [(one.loser.name, one.winner.name) for one in shadows([first, second], {1})]
+    assert shadow == [("l", "w")]
+    assert pairs(first, second) == []
+    nets = (*both, "10.0.0.0/8")  # at the same priority the longer network decides
+    level = http_route("a", client_ips=nets, trusts=("fd00::/8",))
+    assert shadows([level, http_route("b", 1, client_ips=nets)], {1}) == []
+
+
 def test_a_hidden_route_is_said_once() -> None:
     """The best of those that hide it is named."""
     routes = [route("c", 2), route("a", 0), route("top", 3, priority=5), route("b", 1)]
