@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 Tlv = tuple[int, bytes]
 
-# Well-known names that tell of TLS: of what was read here, else what the header that came says.
-_PASSED: Final = {
+_TYPES: Final = {
     "authority": int(TlvType.AUTHORITY),
     "alpn": int(TlvType.ALPN),
     "ssl": int(TlvType.SSL),
+    "unique_id": int(TlvType.UNIQUE_ID),
 }
+# Names that tell of the client's TLS.
 _OWN: Final = {
     "authority": ClientTls.authority_tlv,
     "alpn": ClientTls.alpn_tlv,
@@ -102,42 +103,58 @@ def _v2(conn: Connection) -> bytes:
 
 
 class _WithTlvs:
-    """v2 with TLVs, in the order of the config; each type once, the first that names it wins."""
+    """v2 with TLVs, in the order of the config, each type once.
+
+    What an entry names is never left to "received", wherever that stands: it passes on only the
+    types that no other entry names. Of TLS that passes through little is known here, so then it
+    passes on those of which we have nothing to say too.
+    """
 
     def __init__(self, tlvs: Sequence[TlvPlan]) -> None:
         self._tlvs = tuple(tlv for tlv in tlvs if tlv.name != "crc32c")
         self._has_checksum = len(self._tlvs) < len(tlvs)
-        self._own = {tlv.type for tlv in tlvs if not tlv.name}
-        if any(tlv.name == "unique_id" for tlv in tlvs):
-            self._own.add(int(TlvType.UNIQUE_ID))
+        named = {_type_of(tlv) for tlv in self._tlvs if tlv.name != "received"}
+        self._not_passed = _NOT_PASSED | named
 
     def __call__(self, conn: Connection) -> bytes:
         received = conn.header.tlvs if conn.header is not None else ()
-        sent: list[Tlv] = []
-        taken: set[int] = set()
+        known: dict[int, bytes] = {}
         for tlv in self._tlvs:
-            for type_, value in self._values(tlv, conn, received):
-                if tlv.name == "received" and type_ in taken:
-                    continue
-                taken.add(type_)
-                sent.append((type_, value))
-        return encode_v2(*_addresses(conn), tlvs=sent, crc32c=self._has_checksum)
+            value = None if tlv.name == "received" else _value(tlv, conn, received)
+            if value is not None:
+                known.setdefault(_type_of(tlv), value)
+        is_closed = conn.tls is not None and conn.tls.object is None
+        not_passed = _NOT_PASSED | known.keys() if is_closed else self._not_passed
+        sent: dict[int, bytes] = {}
+        for tlv in self._tlvs:
+            if tlv.name != "received":
+                type_ = _type_of(tlv)
+                if type_ in known:
+                    sent[type_] = known[type_]
+                continue
+            for type_, value in received:
+                if type_ not in not_passed and _fits(type_, value):
+                    sent.setdefault(type_, value)
+        tlvs = list(sent.items())
+        return encode_v2(*_addresses(conn), tlvs=tlvs, crc32c=self._has_checksum)
 
-    def _values(self, tlv: TlvPlan, conn: Connection, received: Sequence[Tlv]) -> list[Tlv]:
-        if not tlv.name:
-            return [(tlv.type, tlv.value)]
-        if tlv.name == "unique_id":
-            return [(int(TlvType.UNIQUE_ID), conn.plane.connection_id(conn).encode())]
-        if tlv.name == "received":
-            skip = _NOT_PASSED | self._own
-            return [
-                (type_, value)
-                for type_, value in received
-                if type_ not in skip
-                and (type_ != TlvType.UNIQUE_ID or len(value) <= UNIQUE_ID_MAX_BYTES)
-            ]
-        own = None if conn.tls is None else _OWN[tlv.name](conn.tls)
-        if own is not None:
-            return [(_PASSED[tlv.name], own)]
-        wanted = _PASSED[tlv.name]
-        return [(type_, value) for type_, value in received if type_ == wanted]
+
+def _type_of(tlv: TlvPlan) -> int:
+    """Not of "received" and "crc32c"."""
+    return _TYPES[tlv.name] if tlv.name else tlv.type
+
+
+def _fits(type_: int, value: bytes) -> bool:
+    return type_ != TlvType.UNIQUE_ID or len(value) <= UNIQUE_ID_MAX_BYTES
+
+
+def _value(tlv: TlvPlan, conn: Connection, received: Sequence[Tlv]) -> bytes | None:
+    """Of an entry that names its type; None: there is none to send."""
+    if not tlv.name:
+        return tlv.value
+    if tlv.name == "unique_id":
+        return conn.plane.connection_id(conn).encode()
+    if conn.tls is not None:  # its own word alone: a front's is of other TLS
+        return _OWN[tlv.name](conn.tls)
+    wanted = _TYPES[tlv.name]
+    return next((value for type_, value in received if type_ == wanted), None)

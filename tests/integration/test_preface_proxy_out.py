@@ -230,7 +230,7 @@ def test_received_tlvs_are_passed_on() -> None:
 
 
 def test_named_tlvs_come_from_the_header_that_came() -> None:
-    """authority and alpn are passed on by name; what did not come is left out."""
+    """Without TLS here they are what the front said of its own; what did not come is left out."""
     tlvs = (TlvPlan(name="alpn"), TlvPlan(name="authority"), TlvPlan(name="ssl"))
     came = ((int(TlvType.AUTHORITY), b"example.com"), (0xE7, b"x"), (int(TlvType.ALPN), b"h2"))
     with running() as plane:

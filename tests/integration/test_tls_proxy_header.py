@@ -16,7 +16,9 @@ from shared.proxy_protocol import (
     SslClient,
     TlvType,
     decode_tlvs,
+    encode_alpn,
     encode_authority,
+    encode_ssl,
     encode_v1,
     encode_v2,
 )
@@ -32,9 +34,21 @@ from tests.helpers.waiting import wait_until
 SOURCE: Final = (bytes([203, 0, 113, 7]), 5555, bytes([198, 51, 100, 1]), 443)
 V1: Final = encode_v1(*SOURCE)
 V2: Final = encode_v2(*SOURCE, tlvs=[encode_authority("from.before")], crc32c=True)
+# Of a front that ended TLS of its own.
+OTHER_TLS: Final = (
+    encode_authority("from.before"),
+    encode_alpn(b"h2"),
+    encode_ssl(Ssl(client=SslClient.SSL, verify=0, version="TLSv1.1")),
+    (0xE1, b"more"),
+)
+V2_TLS: Final = encode_v2(*SOURCE, tlvs=OTHER_TLS)
 ID: Final = re.compile(rb"\d+-\d+-\d+")
 ALL: Final = ["authority", "alpn", "ssl", "unique_id", "crc32c"]
-PORTS: Final = ("ended", "asks", "rsa", "passed", "trusting", "bare", "received")
+PORTS: Final = (
+    "ended", "asks", "rsa", "passed", "trusting", "bare", "received", "first", "last",
+    "closed", "closed_received",
+)  # fmt: skip
+TRUSTING: Final = ("trusting", "received", "first", "last", "closed", "closed_received")
 CERT: Final = SslClient.SSL | SslClient.CERT_CONN | SslClient.CERT_SESS
 RESUMED: Final = SslClient.SSL | SslClient.CERT_SESS
 
@@ -65,6 +79,10 @@ def routes_of(site: Headers, files: Files, rsa: Files) -> list[dict[str, Any]]:
         "trusting": (plain_tls, ALL),
         "bare": (plain_tls, []),
         "received": (plain_tls, ["received", "ssl"]),
+        "first": (plain_tls, ["received", "authority", "alpn", "ssl"]),
+        "last": (plain_tls, ["authority", "alpn", "ssl", "received"]),
+        "closed": ({"mode": "passthrough"}, ["authority", "alpn", "ssl"]),
+        "closed_received": ({"mode": "passthrough"}, ["received", "authority", "alpn"]),
     }
     return [
         route(
@@ -95,7 +113,7 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headers]:
             site.root.leaf("a.example", stem="ec"),
             site.root.leaf("a.example", key="rsa", stem="rsa"),
         )
-        by_peer = [site.port[kind] for kind in PORTS if kind not in ("trusting", "received")]
+        by_peer = [site.port[kind] for kind in PORTS if kind not in TRUSTING]
         listeners = [{"ports": by_peer, "proxy_protocol": {"trusted": []}}]
         site.write(site.config(routes, listeners=listeners))
         stack.callback(site.end)
@@ -224,6 +242,46 @@ def test_received_and_own_tlvs_together(headers: Headers) -> None:
     assert known.authority == "from.before"
     assert known.ssl is not None
     assert known.ssl.version == "TLSv1.3"
+
+
+@pytest.mark.parametrize("kind", ["first", "last"])
+def test_what_is_named_is_of_this_tls(headers: Headers, kind: str) -> None:
+    """Each type once; "received" has only the rest, wherever it stands."""
+    context = trusting(headers.root, alpn=["http/1.1"])
+    with TlsClient(headers.port[kind], context, before=V2_TLS) as client:
+        header = headers.header(kind, client)
+    types = [type_ for type_, _ in header.tlvs]
+    named = [TlvType.AUTHORITY, TlvType.ALPN, TlvType.SSL]
+    assert types == ([0xE1, *named] if kind == "first" else [*named, 0xE1])
+    known = decode_tlvs(header.tlvs)
+    assert (known.authority, known.alpn) == ("a.example", b"http/1.1")
+    assert ssl_of(header).version == "TLSv1.3"
+
+
+@pytest.mark.parametrize("kind", ["trusting", "first", "last"])
+def test_nothing_of_a_front_under_what_this_tls_lacks(headers: Headers, kind: str) -> None:
+    """A client that names nobody and agrees on nothing has neither TLV, whatever the front says."""
+    with TlsClient(headers.port[kind], nameless(headers.root), None, before=V2_TLS) as client:
+        header = headers.header(kind, client)
+    known = decode_tlvs(header.tlvs)
+    assert (known.authority, known.alpn) == (None, None)
+    assert ssl_of(header).version == "TLSv1.3"
+
+
+@pytest.mark.parametrize("name", [None, "Some.Name"])
+@pytest.mark.parametrize("kind", ["closed", "closed_received"])
+def test_closed_tls_behind_a_front(headers: Headers, kind: str, name: str | None) -> None:
+    """Its SNI alone is ours; the front's word comes by "received" only, and each type once."""
+    hello = records(message(*([] if name is None else [server_name(name)])))
+    with plain(headers.port[kind]) as client:
+        client.sendall(V2_TLS + hello)
+        assert client.recv(len(hello), socket.MSG_WAITALL) == hello
+    tlvs = headers.target.headers[-1].tlvs
+    own = [] if name is None else [encode_authority(name)]
+    if kind == "closed":
+        assert tlvs == tuple(own)
+    else:
+        assert sorted(tlvs) == sorted([*(own or OTHER_TLS[:1]), *OTHER_TLS[1:]])
 
 
 @pytest.mark.parametrize("cut", [0, 8, 20])
