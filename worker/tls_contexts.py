@@ -24,13 +24,13 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
 import msgspec
 
 from shared.plan import AuthorityPlan, CertificatePlan, TlsPlan, UpstreamTlsPlan
+from worker.key_kinds import Hello, kind_of, usable_keys
 from worker.ticket_keys import SCOPE_BYTES, TicketKeys, derive
 from worker.tls_material import (
     Steps,
@@ -49,34 +49,6 @@ _VERIFY: Final = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
-# SignatureScheme by key (RFC 8446 section 4.2.3), and NamedGroup of its curve (section 4.2.7).
-_SCHEMES: Final = {
-    "EC256": 0x0403,
-    "EC384": 0x0503,
-    "EC521": 0x0603,
-    "ED25519": 0x0807,
-    "ED448": 0x0808,
-}
-_GROUPS: Final = {"EC256": 23, "EC384": 24, "EC521": 25}
-
-
-class Hello(Protocol):
-    """What is asked of a ClientHello; see `shared/client_hello.py`."""
-
-    @property
-    def server_name(self) -> str: ...
-
-    @property
-    def versions(self) -> tuple[str, ...]: ...
-
-    @property
-    def ciphers(self) -> tuple[int, ...]: ...
-
-    @property
-    def signature_algorithms(self) -> tuple[int, ...]: ...
-
-    @property
-    def groups(self) -> tuple[int, ...]: ...
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,11 +209,12 @@ class Terminator:
 
     By the name that the client asks for: exact, else the wildcard that covers it, else the first
     certificate. Of several for one name, one with an elliptic curve where the client can certainly
-    use it, since a handshake costs half as much with it; else one with RSA.
+    use it, since a handshake costs half as much with it; else one with RSA. A wildcard's stands in
+    for exact ones whose kinds of key the client cannot use.
     """
 
     __slots__ = (
-        "__weakref__", "_built", "_certificates", "_contexts", "_default", "_ecdsa", "_exact",
+        "__weakref__", "_built", "_certificates", "_contexts", "_default", "_exact", "_kinds",
         "_policy", "_wildcard",
     )  # fmt: skip
 
@@ -262,10 +235,9 @@ class Terminator:
         )
         self._exact: dict[str, tuple[int, ...]] = {}
         self._wildcard: dict[str, tuple[int, ...]] = {}  # by what follows "*."
-        self._ecdsa = frozenset[int]()
+        self._kinds = usable_keys(policy.ciphers if len(certificates) > 1 else None)
         if len(certificates) > 1:
             self._index()
-            self._ecdsa = _ecdsa_ciphers(policy.ciphers)
 
     def _index(self) -> None:
         names: dict[str, list[int]] = {}
@@ -277,13 +249,20 @@ class Terminator:
                 self._wildcard[name[2:]] = self._ordered(places)
             else:
                 self._exact[name] = self._ordered(places)
+        for name, exact in self._exact.items():
+            kinds = {self._kind(place) for place in exact}
+            others = [one for one in self._covering(name, ()) if self._kind(one) not in kinds]
+            if others:
+                self._exact[name] = (*exact, *others)
+
+    def _kind(self, place: int) -> str:
+        return kind_of(self._certificates[place].key_algorithm)
 
     def _ordered(self, places: list[int]) -> tuple[int, ...]:
         """One certificate for each kind of key, elliptic curves before RSA, else as configured."""
         kinds: dict[str, int] = {}
         for place in places:
-            key = self._certificates[place].key_algorithm
-            kinds.setdefault(key if key in _SCHEMES else "RSA", place)
+            kinds.setdefault(self._kind(place), place)
         rsa = kinds.pop("RSA", None)
         return (*kinds.values(), *(() if rsa is None else (rsa,)))
 
@@ -296,34 +275,21 @@ class Terminator:
         if self._exact or self._wildcard:
             name = hello.server_name
             if name:
-                places = self._exact.get(name) or self._covering(name)
+                places = self._exact.get(name) or self._covering(name, self._default)
         place = places[0] if len(places) == 1 else self._usable(places, hello)
         return self._built[place] or finish(self._build(place))
 
-    def _covering(self, name: str) -> tuple[int, ...]:
+    def _covering(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """`*` is one whole label and the first: RFC 6125 section 6.4.3."""
         label, _, parent = name.partition(".")
-        return (self._wildcard.get(parent) if label else None) or self._default
+        return (self._wildcard.get(parent) if label else None) or default
 
     def _usable(self, places: tuple[int, ...], hello: Hello) -> int:
-        """The first that this client can certainly use, else RSA, else the first."""
-        schemes = hello.signature_algorithms
-        has_latest = "1.3" in hello.versions  # it is always allowed, so it will be spoken
+        """The first that this client can use, else the first."""
         for place in places:
-            kind = self._certificates[place].key_algorithm
-            scheme = _SCHEMES.get(kind)
-            if scheme is None:
-                return place  # RSA comes last
-            if scheme in schemes and (has_latest or self._has_cipher(hello, kind)):
+            if self._kinds.has(self._certificates[place].key_algorithm, hello):
                 return place
         return places[0]
-
-    def _has_cipher(self, hello: Hello, kind: str) -> bool:
-        """Whether TLS 1.2 can do with this kind of key: RFC 8422 sections 2.2 and 5.1."""
-        if self._ecdsa.isdisjoint(hello.ciphers):
-            return False
-        curve = _GROUPS.get(kind)
-        return curve is None or curve in hello.groups
 
     def _build(self, place: int) -> Steps[ServerContext]:
         context = yield from self._contexts.build(self._certificates[place], self._policy)
@@ -373,14 +339,3 @@ def _new_server(certificate: CertificatePlan, policy: Policy) -> Steps[ssl.SSLCo
         yield from load_authority(context, policy.authority)
         context.verify_mode = _VERIFY[policy.client_auth]
     return context
-
-
-@lru_cache(maxsize=64)
-def _ecdsa_ciphers(ciphers: str | None) -> frozenset[int]:
-    """Numbers of those TLS 1.2 ciphers in the list that sign with an elliptic curve."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if ciphers is not None:
-        context.set_ciphers(ciphers)
-    return frozenset(
-        cipher["id"] & 0xFFFF for cipher in context.get_ciphers() if cipher["auth"] == "auth-ecdsa"
-    )

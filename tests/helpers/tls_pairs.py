@@ -6,12 +6,24 @@ import hashlib
 import ssl
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from shared.client_hello import ClientHello, read_client_hello
 from shared.plan import AuthorityPlan, CertificatePlan
 from tests.helpers.certificates import Authority, Files
 from worker.tls_material import TlsObject
 
 _FLIGHTS = 10  # more than any handshake has
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ClientHello says, for those that no client here can send."""
+
+    server_name: str = ""
+    versions: tuple[str, ...] = ("1.3", "1.2")
+    ciphers: tuple[int, ...] = (0x1301, 0xC02B, 0xC02F)  # AES-128-GCM: 1.3, ECDSA, RSA
+    signature_algorithms: tuple[int, ...] = (0x0403, 0x0804)  # P-256, RSA-PSS
+    groups: tuple[int, ...] = (29, 23)
 
 
 def certificate_plan(files: Files, names: Sequence[str], kind: str = "EC256") -> CertificatePlan:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from shared.plan import AuthorityPlan, CertificatePlan, TlsPlan
 from tests.helpers.certificates import Authority, Files
 from tests.helpers.tls_pairs import (
+    Offer,
     Pair,
     authority_plan,
     certificate_plan,
@@ -32,16 +33,6 @@ NAME = "a.example"
 SECRET = b"s" * 32
 GROUP = "127.0.0.1:443"
 Mode = Literal["none", "optional", "required"]
-
-
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ClientHello says, for those that no client here can send."""
-
-    server_name: str = ""
-    versions: tuple[str, ...] = ("1.3", "1.2")
-    ciphers: tuple[int, ...] = (0x1301, 0xC02B, 0xC02F)  # AES-128-GCM: 1.3, ECDSA, RSA
-    signature_algorithms: tuple[int, ...] = (0x0403, 0x0804)  # P-256, RSA-PSS
-    groups: tuple[int, ...] = (29, 23)
 
 
 class Site(msgspec.Struct, frozen=True):
