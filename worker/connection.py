@@ -279,7 +279,8 @@ class Connection:
 
     def arm(self, deadline: float) -> None:
         """Have `on_deadline` called at the first tick after ``deadline``, or before."""
-        self.plane.wheel.arm(self, deadline)
+        cut_at = self.cut_at
+        self.plane.wheel.arm(self, deadline if deadline < cut_at else cut_at)
 
     def rearm(self) -> None:
         """Arm for the deadline of the current state."""
@@ -357,9 +358,7 @@ class Connection:
             plane.wheel.discard(self)
         plane.touched.discard(self)  # or it would be freed a tick later, out of the cache by then
         if self.counted_in:
-            cells = plane.limits.cells
-            for cell in self.counted_in:
-                cells[cell] -= 1
+            plane.limits.leave(self.counted_in)
         plane.ended(self, reason, detail)
 
     def move(self, event: Event) -> None:

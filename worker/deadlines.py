@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from worker.connection import Connection
 
 NEVER: Final = float("inf")
+# For a client whose connection is to end, and who was promised that it may ask: long enough for
+# what is on its way, and for a machine that is busy.
+LAST_S: Final = 2.0
 
 
 def on_deadline(conn: Connection, now: float) -> None:

@@ -61,6 +61,8 @@ def _pass_on(exchange: Exchange, up: Upstream, data: bytes | memoryview) -> None
 def _chunks(
     exchange: Exchange, up: Upstream, reader: ChunkReader, data: bytes | memoryview
 ) -> None:
+    if exchange.http is not None:
+        reader.limits = exchange.http.trailer_limits
     try:
         parts = reader.feed(data)
     except HttpError as error:

@@ -14,7 +14,7 @@ from shared.errors import HttpError
 from shared.http.fields import find_head
 from shared.http.forwarding import Origin
 from shared.http.request import check_unfinished, parse_request
-from worker.deadlines import NEVER
+from worker.deadlines import LAST_S, NEVER
 from worker.http_exchange import Exchange
 from worker.http_wire import ENDED, LOST, NOTHING, Wire
 from worker.reactor import ENDED as ANY_END
@@ -45,8 +45,9 @@ class HttpClient:
     __slots__ = (
         "_is_running", "_is_scanned", "_scanned", "conn", "counted_by", "destination", "detail",
         "exchange", "has_dialled", "has_end", "head", "head_at", "idle_at", "inbox",
-        "is_finishing", "is_last", "is_lingering", "is_readable", "limits", "must_linger",
-        "network", "origin", "own", "plane", "policy", "requests", "route", "until", "why", "wire",
+        "is_finishing", "is_last", "is_lingering", "is_readable", "leaves_at", "limits",
+        "must_linger", "network", "origin", "own", "plane", "policy", "requests", "route", "until",
+        "why", "wire",
     )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
@@ -70,6 +71,7 @@ class HttpClient:
         self.idle_at: float = plane.reactor.now
         self.head_at: float = self.idle_at
         self.until = 0.0  # of lingering
+        self.leaves_at = NEVER  # where no request has begun by then
         self.requests = 0
         self.counted_by: tuple[Counting, ...] = ()  # the limits of routes it has had a request for
         self.is_last = self.is_finishing = self.is_lingering = False
@@ -98,6 +100,8 @@ class HttpClient:
     def begin(self) -> None:
         """Take the connection over; what came before is in ``inbox``."""
         self.plane.reactor.table[self.wire.fd] = self
+        if self.plane.has_drain_deadline:
+            self.leave(at_once=True)
         self.arm()
         self.run()
 
@@ -190,7 +194,8 @@ class HttpClient:
     def _ended(self) -> None:
         """FIN where a head is awaited."""
         if self.inbox:
-            self.refuse(HttpError(400, "the client ended within a head"), End.BAD_REQUEST)
+            error = HttpError(400, "the client ended within a head")
+            self.refuse(error, End.BAD_REQUEST, self.inbox)
         else:
             self.close(End.CLIENT_CLOSED)
 
@@ -205,7 +210,7 @@ class HttpClient:
             try:
                 check_unfinished(inbox, start, self.limits)
             except HttpError as error:
-                self.refuse(error, End.BAD_REQUEST)
+                self.refuse(error, End.BAD_REQUEST, inbox)
                 return True
             if start == 0:
                 self.arm()  # from its first byte on
@@ -220,8 +225,7 @@ class HttpClient:
                 request = parse_request(inbox[:end], self.limits)
                 self.inbox = inbox[end:]
         except HttpError as error:
-            self.inbox = b""
-            self.refuse(error, End.BAD_REQUEST)
+            self.refuse(error, End.BAD_REQUEST, inbox[:end])
             return True
         self.requests += 1
         self.head = inbox[:end] if self.conn.route is None else b""  # one may be for a relay
@@ -231,11 +235,11 @@ class HttpClient:
 
     # -- answers ---------------------------------------------------------------------------
 
-    def refuse(self, error: HttpError, end: End) -> None:
-        """Answer a request that is none, and end."""
+    def refuse(self, error: HttpError, end: End, head: bytes) -> None:
+        """Answer a request that is none, and end. ``head``: what there is of it."""
         self.inbox = b""  # nothing behind it can be read
         self.must_linger = True
-        exchange = Exchange.refused(self)
+        exchange = Exchange.refused(self, head)
         self.exchange = exchange
         exchange.fail(error.status, end, str(error), is_last=True)
 
@@ -248,6 +252,8 @@ class HttpClient:
             self.is_finishing = True
         elif self.plane.is_draining:
             self.is_last = True  # where this one promised another, a request may be on its way
+        elif self.is_last and self.conn.cut_reason is End.ROUTE_REMOVED:
+            self.leaves_at = now + LAST_S  # the same, of a removed route
         self.arm()
         self.run()
 
@@ -321,12 +327,15 @@ class HttpClient:
         self.wire.is_lost = True
 
     def leave(self, *, at_once: bool) -> None:
-        """Take one more request at the most. ``at_once``: none where the client waits between two;
-        else a request that is on its way already would be lost.
+        """Take one more request at the most. ``at_once``: none where the client waits between two,
+        and the first one only if it comes soon; else one that is on its way already would be lost.
         """
-        is_between = self.exchange is None and not self.inbox and self.requests > 0
-        if not (at_once and is_between):
+        is_between = self.exchange is None and not self.inbox
+        if not (at_once and is_between and self.requests):
             self.is_last = True
+            if at_once and is_between:
+                self.leaves_at = self.plane.reactor.now + LAST_S
+                self.arm()
         elif self.wire.outbox or self.is_lingering:
             self.is_finishing = True  # once its last answer is out
         else:
@@ -359,6 +368,8 @@ class HttpClient:
             found = self.head_at + timeouts.request_head
         else:  # also while it does not read its answers
             found = self.idle_at + timeouts.http_keep_alive
+        if self.leaves_at < found and not self.inbox:
+            found = self.leaves_at
         if timeouts.lifetime:
             found = min(found, conn.accepted_at + timeouts.lifetime)
         return found
@@ -381,8 +392,10 @@ class HttpClient:
         elif self.wire.outbox:
             self.close(End.IDLE_TIMEOUT)
         elif self.inbox:
-            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT)
+            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT, self.inbox)
             self.run()
+        elif now >= self.leaves_at:
+            self.close(End.DRAINED if self.plane.is_draining else self.conn.cut_reason)
         else:
             self.close(End.IDLE_TIMEOUT if self.requests else End.HEAD_TIMEOUT)
 

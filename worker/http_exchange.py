@@ -9,11 +9,20 @@ from shared.http.chunks import ChunkReader
 from shared.http.forwarding import About, describe
 from shared.http.head import CHUNKED, Request, Response
 from shared.http.hops import HOPS_ARE_LIMITED, NO_LIMIT
+from shared.http.refused_head import refused_request
 from worker.accounting import CELL_DIALLED
 from worker.deadlines import NEVER
 from worker.http_answer import take_answer
 from worker.http_body import take_body
-from worker.http_checks import admit, authenticated, check, find_route, has_policy_of, no_route
+from worker.http_checks import (
+    NOBODY,
+    admit,
+    authenticated,
+    check,
+    find_route,
+    has_policy_of,
+    no_route,
+)
 from worker.http_count import tell
 from worker.http_dial import HttpDial
 from worker.http_own import act, ends_here, fail, is_too_large, unreachable
@@ -84,11 +93,12 @@ class Exchange:
         self.detail = ""
 
     @classmethod
-    def refused(cls, client: HttpClient) -> Exchange:
+    def refused(cls, client: HttpClient, head: bytes) -> Exchange:
         """For a head that could not be read."""
-        request = Request("", "", None, "", "", is_11=True)
-        request.keep_alive = False
-        return cls(client, request, 0)
+        exchange = cls(client, refused_request(head), 0)
+        make_id = client.plane.http.make_id
+        exchange.about = describe(client.origin, exchange.request, NOBODY, make_id())
+        return exchange
 
     # -- who gets it -----------------------------------------------------------------------
 
@@ -159,10 +169,8 @@ class Exchange:
 
     def _forward(self, http: HttpRoute, route: Route, endpoint: Endpoint) -> None:
         request, now = self.request, self.plane.reactor.now
-        upgrade = request.fields.upgrade
-        if upgrade and (upgrade not in http.upgrades or not _may_upgrade(request)):
-            upgrade = b""
-        self.upgrade = upgrade
+        offered = request.fields.offered
+        self.upgrade = http.upgrade(offered) if offered and _may_upgrade(request) else b""
         may_repeat = request.length == 0 and request.method in IDEMPOTENT
         port = self.client.conn.listener.port
         if route.send_header is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.http.answers import OwnAnswers
 from shared.http.basic import challenge
+from shared.http.chunks import trailer_limits
 from shared.http.forwarding import forwarders_of
 from shared.http.writer import RequestWriter, ResponseWriter
 
@@ -27,6 +28,7 @@ class HttpRoute:
         "own",
         "plan",
         "status",
+        "trailer_limits",
         "upgrades",
         "writer",
     )
@@ -38,6 +40,7 @@ class HttpRoute:
         self.own = OwnAnswers(route.name, plan)
         self.forwarders = forwarders_of(plan.trusted_forwarders)
         self.upgrades = frozenset(name.encode() for name in plan.upgrades)
+        self.trailer_limits = trailer_limits(plan.head_limit, plan.field_limit)
         self.status = (
             0 if plan.answer is None else plan.answer.status
         )  # of the answer it gives itself
@@ -46,3 +49,10 @@ class HttpRoute:
             b"" if auth is None else b"WWW-Authenticate: " + challenge(auth.realm) + b"\r\n"
         )
         self.is_plain = not (plan.auth or plan.body_limit)
+
+    def upgrade(self, offered: tuple[bytes, ...]) -> bytes:
+        """The first of these protocols that a request may switch to here; b"": none."""
+        for one in offered:
+            if one in self.upgrades:
+                return one
+        return b""

@@ -265,6 +265,12 @@ class Limits:
         self.news = b"nothing yet"  # other bytes there say that some row has taken an entry
         self.open_used = self.open[:0]  # of the rows in use, as of the last look
 
+    def leave(self, counted_in: tuple[int, ...]) -> None:
+        """A connection that counted in these cells is over."""
+        cells = self.cells
+        for cell in counted_in:
+            cells[cell] -= 1
+
     def look(self) -> bytes:
         """The ``news`` of now: while they are equal, every key is where it was."""
         if self.memory[self.news_at] == self.news:

@@ -12,6 +12,7 @@ from shared.http.request import could_begin_request
 from shared.proxy_protocol import could_begin, parse
 from shared.units import short
 from worker.client_tls import ClientTls
+from worker.deadlines import LAST_S
 from worker.guarded import guard_preface
 from worker.http_start import begin_http
 from worker.relay import BUFFER, DONTWAIT, VIEW
@@ -180,6 +181,14 @@ class PrefaceReader(_Reader):
         else:
             self._choose(True)
 
+    def leave(self) -> None:
+        """A full stop: who must speak first is waited for no longer than for what is on its way."""
+        conn = self._conn
+        soon = conn.plane.reactor.now + LAST_S
+        if soon < self.deadline and self._hello is None and not self._has_silent_route():
+            self.deadline = soon
+            conn.arm(soon)
+
     def _has_silent_route(self) -> bool:
         client = self._conn.network_address
         return self._matcher.with_first_bytes(client, None, None) is not None
@@ -271,6 +280,8 @@ class PrefaceReader(_Reader):
         conn = self._conn
         if now < self.deadline:
             conn.arm(self.deadline)
+        elif self._hello is None and conn.plane.is_draining and not self._has_silent_route():
+            conn.end(End.DRAINED)
         elif self._hello is not None:
             conn.end(End.PREFACE_TIMEOUT, f"{len(self._begun)} bytes of a ClientHello came")
         else:

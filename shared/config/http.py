@@ -331,10 +331,10 @@ class Http(ConfigStruct, frozen=True, kw_only=True):
 
     plain: ClassVar[tuple[str, ...]] = ("trusted_forwarders", "upgrades", "upstream_idle")
     head_limit: Annotated[
-        HeadSize, doc("Of a request's fields, and of its target: 1 KiB to 1 MiB; beyond: 431, 414")
+        HeadSize, doc("Of a request's fields, trailers, target: 1 KiB to 1 MiB; beyond: 431, 414")
     ] = HeadSize(32 * 1024)
     field_limit: Annotated[
-        Annotated[int, Meta(ge=1, le=MAX_FIELDS)], doc("Lines of fields; beyond: 431")
+        Annotated[int, Meta(ge=1, le=MAX_FIELDS)], doc("Lines of fields, of trailers; beyond: 431")
     ] = 100
     body_limit: Annotated[Size, doc("Of a request's body; beyond: 413. 0: none")] = Size(0)
     trusted_forwarders: Annotated[

@@ -209,7 +209,7 @@ class Action(ConfigStruct, frozen=True, kw_only=True):
         list[TlvName | TlvFields],
         doc(
             "TLVs of that header, v2 only. `unique_id` is the connection's id; `received` passes "
-            "on those that came"
+            "on those that came, of types that no other entry names"
         ),
     ] = field(default_factory=list)
     tls: Annotated[

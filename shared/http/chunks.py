@@ -19,7 +19,7 @@ from shared.http.fields import (
     find_head,
     has_lone_line_end,
 )
-from shared.http.head import FORWARDING
+from shared.http.head import FORWARDING, HeadLimits
 
 # Between two bytes of payload. Long ones are how a few bytes of payload cost much reading; Go
 # stops at 16 KiB in all, Node at 16 KiB.
@@ -52,6 +52,8 @@ _NO_TRAILERS: Final = HOP_BY_HOP | FORWARDING | {
     b"content-encoding", b"content-type", b"content-range", b"traceparent", b"tracestate",
 }  # fmt: skip
 
+_ANY_TRAILERS: Final = HeadLimits(MAX_TRAILER_BYTES, MAX_TRAILERS)
+
 # What comes next.
 _SIZE: Final = 0
 _PAYLOAD: Final = 1
@@ -65,15 +67,19 @@ class ChunkReader:
 
     ``is_done``: the body has ended. ``used``: how many bytes of the last `feed` belong to it; the
     rest is the next message. ``trailers``: name as sent and value, once it is done; without those
-    that may not be trailers, and without names with an underscore unless they pass.
+    that may not be trailers, and without names with an underscore unless they pass. ``limits``: of
+    their block, as `trailer_limits` makes them; set before the first `feed`, where they are others.
     """
 
-    __slots__ = ("_left", "_line", "_passes_underscores", "_state", "is_done", "trailers", "used")
+    __slots__ = (
+        "_left", "_line", "_passes_underscores", "_state", "is_done", "limits", "trailers", "used",
+    )  # fmt: skip
 
     def __init__(self, *, passes_underscores: bool = False) -> None:
         self.is_done = False
         self.used = 0
         self.trailers: tuple[tuple[bytes, bytes], ...] = ()
+        self.limits = _ANY_TRAILERS
         self._passes_underscores = passes_underscores
         self._state = _SIZE
         self._left = 0  # bytes of payload of this chunk that are still to come
@@ -82,8 +88,8 @@ class ChunkReader:
     def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
         """The slices of ``data`` that are payload, none of them empty.
 
-        Raises HttpError(400) for anything that is not strictly a chunked body; the reader is of no
-        use then.
+        Raises HttpError: 400 for anything that is not strictly a chunked body, 431 for trailers
+        over their limits; the reader is of no use then.
         """
         found: list[bytes | memoryview] = []
         at, size = 0, len(data)
@@ -151,19 +157,19 @@ class ChunkReader:
 
     def _read_trailers(self, data: bytes | memoryview, at: int) -> int:
         """Read (more of) the lines behind the last chunk, up to their empty line."""
-        before = len(self._line)
-        upto = at + MAX_TRAILER_BYTES + 1 - before
+        before, most = len(self._line), self.limits.head_bytes
+        upto = at + most + 1 - before
         lines = self._line + bytes(data[at:upto])
         end = 2 if lines.startswith(b"\r\n") else find_head(lines, before)
         if not end:
             if has_lone_line_end(lines, before):
                 raise HttpError(400, "a CR or LF stands alone in the trailers")
-            if len(lines) > MAX_TRAILER_BYTES:
-                raise HttpError(400, "the trailers are too long")
+            if len(lines) > most:
+                raise HttpError(431, "the trailers are too long")
             self._line = lines
             return len(data) if upto > len(data) else upto
-        if end > MAX_TRAILER_BYTES:
-            raise HttpError(400, "the trailers are too long")
+        if end > most:
+            raise HttpError(431, "the trailers are too long")
         if end > 2:
             self._keep_trailers(lines[:end])
         self._line = b""
@@ -173,8 +179,8 @@ class ChunkReader:
 
     def _keep_trailers(self, block: bytes) -> None:
         """Set ``trailers`` from lines with their empty line."""
-        if block.count(b"\r\n") - 1 > MAX_TRAILERS:
-            raise HttpError(400, "too many trailers")
+        if block.count(b"\r\n") - 1 > self.limits.fields:
+            raise HttpError(431, "too many trailers")
         kept = []
         for name, value in field_lines(block):
             # Whoever reads "_" as "-" must not find a name here that was left out.
@@ -184,6 +190,11 @@ class ChunkReader:
             if meant not in _NO_TRAILERS and (self._passes_underscores or b"_" not in name):
                 kept.append((name, value))
         self.trailers = tuple(kept)
+
+
+def trailer_limits(head_bytes: int, fields: int) -> HeadLimits:
+    """Those of a head, which trailers have too, as far as a `ChunkReader` keeps so much."""
+    return HeadLimits(min(head_bytes, MAX_TRAILER_BYTES), min(fields, MAX_TRAILERS))
 
 
 def encode_chunk(size: int) -> bytes:

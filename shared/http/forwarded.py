@@ -73,16 +73,22 @@ def read_forwarded(values: Iterable[str]) -> list[Element] | None:
 
 
 def _element(pairs: dict[str, str]) -> Element:
-    ip, port = "", 0
-    match = _NODE.fullmatch(pairs.get("for", ""))
-    if match is not None:
-        bracketed, plain, digits = match.groups()
-        # Only IPv6 stands in brackets, and never without them.
-        ip = canonical_ip(plain) if bracketed is None else _in_brackets(bracketed)
-        port = int(digits or 0) if ip else 0
-        if port > 65535:
-            port = 0
+    ip, port = read_node(pairs.get("for", ""))
     return Element(ip, port, pairs.get("proto", "").lower(), pairs.get("host", ""))
+
+
+def read_node(text: str) -> tuple[str, int]:
+    """(canonical address, port) of a node as Forwarded writes it, IPv6 in brackets; "" and 0: none
+    that can be read.
+    """
+    match = _NODE.fullmatch(text)
+    if match is None:
+        return "", 0
+    bracketed, plain, digits = match.groups()
+    # Only IPv6 stands in brackets, and never without them.
+    ip = canonical_ip(plain) if bracketed is None else _in_brackets(bracketed)
+    port = int(digits or 0) if ip else 0
+    return ip, port if port <= 65535 else 0
 
 
 def _in_brackets(text: str) -> str:

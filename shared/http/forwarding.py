@@ -19,10 +19,11 @@ from shared.http.forwarded import (
     Element,
     canonical_ip,
     read_forwarded,
+    read_node,
     write_element,
     write_node,
 )  # fmt: skip
-from shared.http.head import Fields, Request
+from shared.http.head import FORWARDING_OF_OTHERS, Fields, Request
 from shared.http.memo import new_key, remember
 from shared.networks import NetworkSet
 
@@ -223,7 +224,8 @@ def believe(origin: Origin, request: Request, forwarders: Forwarders) -> Believe
     fields = request.fields
     listed = _listed(fields, b"x-forwarded-for")
     elements = read_forwarded(_texts(fields, b"forwarded")) or []
-    chain = [canonical_ip(text) for text in listed] or [element.ip for element in elements]
+    nodes = [_node(text) for text in listed] or [(one.ip, one.port) for one in elements]
+    chain = [ip for ip, _ in nodes]
     if chain != [element.ip for element in elements]:
         elements = []
     client_ip, behind = _walk(origin.client_ip, chain, forwarders)
@@ -242,18 +244,27 @@ def believe(origin: Origin, request: Request, forwarders: Forwarders) -> Believe
     lines = _forwarding_lines([*names, peer], written_ip(client_ip), scheme, told_host, forwarded)
     if port:
         lines += f"X-Forwarded-Port: {port}\r\n".encode()
+    lines += _lines_of_others(fields)
     return Believed(
         peer=origin.client_ip,
         peer_scheme=origin.scheme,
         asked=request.authority,
         client_ip=client_ip,
-        client_port=origin.client_port if client_ip == origin.client_ip else said.port,
+        client_port=origin.client_port if client_ip == origin.client_ip else nodes[-behind][1],
         scheme=scheme,
         host=_name(authority) if authority else request.host,
         port=port,
         request_id=_one(fields, b"x-request-id", _REQUEST_ID),
         lines=lines,
     )
+
+
+def _node(text: str) -> tuple[str, int]:
+    """(address, port) of an entry of X-Forwarded-For. Some forwarders write the client's port, and
+    IPv6 in brackets as in Forwarded, others the address alone.
+    """
+    ip = canonical_ip(text)
+    return (ip, 0) if ip else read_node(text)
 
 
 def _walk(peer: str, chain: list[str], forwarders: Forwarders) -> tuple[str, int]:
@@ -317,6 +328,16 @@ def _forwarding_lines(
         lines.append(f"X-Forwarded-Host: {authority}\r\n")
     lines.append(f"Forwarded: {forwarded}\r\n")
     return "".join(lines).encode("latin-1")
+
+
+def _lines_of_others(fields: Fields) -> bytes:
+    """Those forwarding fields of a trusted forwarder that we do not write, as they came."""
+    names = FORWARDING_OF_OTHERS - fields.connection
+    if names.isdisjoint(fields.named):
+        return b""
+    return b"".join(
+        [name + b": " + value + b"\r\n" for name, value in fields.lines if name in names]
+    )
 
 
 def written_ip(ip: str) -> str:

@@ -37,7 +37,7 @@ class Fields:
 
     __slots__ = (
         "connection", "expects_continue", "has_underscores", "host", "is_chunked", "kept", "length",
-        "lines", "logged", "memo", "name", "named", "upgrade",
+        "lines", "logged", "memo", "name", "named", "offered", "upgrade",
     )  # fmt: skip
 
     def __init__(self, lines: tuple[tuple[bytes, bytes], ...]) -> None:
@@ -53,14 +53,24 @@ class Fields:
         self.length = 0  # Content-Length; UNTIL_CLOSE where an answer has none
         self.is_chunked = False
         self.connection: frozenset[bytes] = frozenset()  # options of Connection, lower case
-        self.upgrade = b""  # the first protocol of Upgrade, lower case, where Connection names it
+        # The protocols of Upgrade, lower case, where Connection names it: of an answer the first,
+        # of a request all but h2c, the one that is liked best first.
+        self.upgrade = b""
+        self.offered: tuple[bytes, ...] = ()
         self.expects_continue = False
         self.has_underscores = False
         self.logged = ""  # what a JSON line of the access log says of it, once one was made
 
 
-# Fields that say who asks, and how: dropped unless the source is trusted (design section 5).
-FORWARDING: Final = frozenset(
+# Fields that say who asks, and how: dropped unless the source is trusted (design section 5). These
+# we never write: from a trusted forwarder they cross as they came, since targets believe them too.
+FORWARDING_OF_OTHERS: Final = frozenset(
+    {b"x-forwarded", b"x-forwarded-by", b"x-forwarded-prefix", b"x-forwarded-protocol",
+     b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-client-ip",
+     b"x-cluster-client-ip", b"x-url-scheme", b"front-end-https", b"true-client-ip",
+     b"x-original-forwarded-for"}
+)  # fmt: skip
+FORWARDING: Final = FORWARDING_OF_OTHERS | frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
      b"x-real-ip", b"forwarded", b"x-request-id"}
 )  # fmt: skip

@@ -131,7 +131,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
 
     One empty line in front is skipped (RFC 9112 section 2.2). ``keep_alive`` and ``length`` are
     worked out; the `Fields` are shared between requests: nobody may change them. In HTTP/1.0
-    ``fields.upgrade`` is empty and ``fields.expects_continue`` false (RFC 9110 sections 7.8 and
+    ``fields.offered`` is empty and ``fields.expects_continue`` false (RFC 9110 sections 7.8 and
     10.1.1), and ``host`` is "" where no Host came.
 
     Raises HttpError: 400 for what two parsers could read differently; 405 for CONNECT; 414 and 431
@@ -260,14 +260,13 @@ def _new_fields(block: bytes, limits: HeadLimits, is_11: bool) -> Fields:
     read_framing(fields, is_11=is_11, without=0)
     _read_expect(fields, is_11)
     if b"upgrade" in named and b"upgrade" in fields.connection:
-        protocols = tokens(named[b"upgrade"])
-        fields.upgrade = protocols[0] if protocols else b""
-        # Where the body ends and the other protocol begins, two parsers may see differently. An
-        # h2c is never followed (RFC 9113 section 3.1 has done away with it): there is only HTTP.
-        if fields.length != 0 and fields.upgrade not in (b"", b"h2c"):
+        # An h2c is never followed (RFC 9113 section 3.1 has done away with it): there is only HTTP.
+        offered = tuple([one for one in tokens(named[b"upgrade"]) if one != b"h2c"])
+        # Where the body ends and the other protocol begins, two parsers may see differently.
+        if fields.length != 0 and offered:
             raise HttpError(400, "an Upgrade together with a body")
-        if not is_11:
-            fields.upgrade = b""
+        if is_11:
+            fields.offered = offered
     check_agreement(lines, block, is_answer=False)
     underscored = {name for name in named if b"_" in name}
     fields.has_underscores = bool(underscored)

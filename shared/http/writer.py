@@ -12,7 +12,14 @@ import re
 from typing import Final
 
 from shared.http.forwarding import About, Origin
-from shared.http.head import CHUNKED, FORWARDING, Fields, Request, Response
+from shared.http.head import (
+    CHUNKED,
+    FORWARDING,
+    FORWARDING_OF_OTHERS,
+    Fields,
+    Request,
+    Response,
+)  # fmt: skip
 from shared.http.hops import NO_LIMIT
 from shared.http.memo import new_key, remember
 from shared.http.rules import compile_rules, without
@@ -54,7 +61,8 @@ class RequestWriter:
 
     __slots__ = (
         "_adds", "_forwarding", "_host", "_is_plain", "_keeps_host", "_key", "_overridden",
-        "_prefix", "_rewrites", "_rules", "_strip", "_usual_ids", "_with_underscores",
+        "_overrides_own", "_prefix", "_rewrites", "_rules", "_strip", "_usual_ids",
+        "_with_underscores",
     )  # fmt: skip
 
     def __init__(self, route: str, plan: HttpPlan) -> None:
@@ -65,6 +73,7 @@ class RequestWriter:
         self._is_plain = not (rules.dropped or rules.constant or self._with_underscores)
         self._adds = not rules.is_constant
         self._overridden = rules.dropped & (FORWARDING | _TRACES)
+        self._overrides_own = bool(self._overridden - FORWARDING_OF_OTHERS)
         self._usual_ids = not self._overridden & {b"x-request-id", b"traceparent"}
         self._forwarding: dict[bytes, bytes] = {}
         self._strip = plan.strip_prefix.rstrip("/")
@@ -108,7 +117,7 @@ class RequestWriter:
             )
         believed = about.believed
         forwarding = origin.lines(authority) if believed is None else believed.lines
-        if self._overridden:
+        if self._overrides_own or (believed is not None and self._overridden):
             forwarding = self._without_overridden(forwarding)
         if self._adds:
             block += self._rules.varying(about)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import signal
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +52,7 @@ class Browser:
                 stdout=output,
                 stderr=output,
                 cwd=directory,
+                start_new_session=True,  # what it starts may outlive it
             )
         try:
             self._attach()
@@ -92,6 +95,8 @@ class Browser:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(DEADLINE_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _attach(self) -> None:
         def look() -> str:

@@ -69,7 +69,7 @@ class Reading:
             "rest": self.rest.decode("latin-1"),
             "keep_alive": head.keep_alive,
             "kept": head.fields.kept.decode("latin-1"),
-            "upgrade": head.fields.upgrade.decode("latin-1"),
+            "upgrade": b", ".join(head.fields.offered or [head.fields.upgrade]).decode("latin-1"),
             "said_length": head.fields.length,
             "expects_continue": head.fields.expects_continue,
         }  # fmt: skip

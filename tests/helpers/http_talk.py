@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from shared.plan import HttpPlan, ListenerPlan, RoutePlan, TargetPlan, Timeouts
 from tests.data_plane_harness import Plane, route, running
 from tests.data_plane_sockets import TIMEOUT_S, Target, descriptors
+from tests.helpers.certificates import Files
 from tests.helpers.waiting import wait_until
 from worker.http_pool import Upstream
 
@@ -180,7 +181,7 @@ class Served(Plane):
     def __init__(self, stack: ExitStack) -> None:
         super().__init__(stack)
         self._talkers: list[Talker] = []
-        self.tls_server: ssl.SSLContext | None = None  # of targets
+        self._tls_server: ssl.SSLContext | None = None  # of targets
 
     def http(
         self,
@@ -204,11 +205,17 @@ class Served(Plane):
         sock = self.connect(listener)
         return self._known(self.keep(context.wrap_socket(sock, server_hostname=name)))
 
+    def serve_tls(self, files: Files) -> ssl.SSLContext:
+        """Have all targets speak TLS from now on; the context by which they do."""
+        self._tls_server = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files.cert, files.key)
+        return context
+
     def accepted(self, target: Target) -> Talker:
         """The data plane's next connection to this target."""
         sock = target.accept()
-        if self.tls_server is not None:
-            sock = self.keep(self.tls_server.wrap_socket(sock, server_side=True))
+        if self._tls_server is not None:
+            sock = self.keep(self._tls_server.wrap_socket(sock, server_side=True))
         return self._known(sock)
 
     def _known(self, sock: socket.socket) -> Talker:

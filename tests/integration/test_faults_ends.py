@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,27 @@ def test_fork_server_killed_in_the_middle_of_a_spawn(
         "each end is noted",
     )
     assert "fork server ended" in running.log()
+
+
+def test_a_worker_is_not_silent_before_it_is_forked(
+    proxyctl: StartProxyctl, target: Target
+) -> None:
+    """A fork server that is slow, or has to start first, may take longer than the watchdog."""
+    running = proxyctl(config_of(target, free_port(), watchdog="1s"))
+    fork_server = running.fork_server_pid()
+    victim, other = running.ready_pids()
+    os.kill(fork_server, signal.SIGSTOP)
+    try:
+        os.kill(victim, signal.SIGKILL)
+        running.wait_for_workers(lambda workers: workers[0]["state"] == "starting", "one is asked")
+        os.kill(other, signal.SIGSTOP)  # what the watchdog does to it tells the time
+        wait_until(lambda: "silent for 1 s" in running.log(), "a second and more is over")
+        until = time.monotonic() + 1.0
+        wait_until(lambda: time.monotonic() > until, "some more, for that one was heard of later")
+    finally:
+        os.kill(fork_server, signal.SIGCONT)
+    running.wait_for_workers(are_ready(2), "there are two again")
+    assert sorted(one["kind"] for one in running.status()["restarts"]) == ["hung", "killed"]
 
 
 def test_lost_supervisor_loses_nothing(proxyctl: StartProxyctl, target: Target) -> None:

@@ -328,7 +328,8 @@ def test_a_line_per_request(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["status"] for line in lines] == [200, 201, 404, 400]
         assert [line["end"] for line in lines] == [None, None, "no_route", "bad_request"]
-        first, second, third, _ = lines
+        first, second, third, fourth = lines
+        assert (fourth["method"], fourth["path"], fourth["host"]) == (None, None, None)
         assert (second["method"], second["path"], second["host"]) == ("POST", "/x?secret", HOST)
         assert (second["received"], second["sent"]) == (4, 7)
         assert (second["route"], second["target"]) == ("r", target.name)
@@ -336,4 +337,39 @@ def test_a_line_per_request(tmp_path: Path) -> None:
         assert first["t_connect"] is not None
         assert second["t_connect"] is None
         assert second["t_first_byte"] >= 0
-        assert len({line["request_id"] for line in lines[:2]}) == 2
+        assert len({line["request_id"] for line in lines}) == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "told"),
+    [
+        (b"GET /a%2fb?x=1 HTTP/1.1\r\nHost: a.test:80\r\n\r\n", 400,
+         ("GET", "/a%2fb?x=1", "a.test:80", "HTTP/1.1")),
+        (b"POST /x HTTP/1.0\r\nHost: a.test\r\nContent-Length: 1, 2\r\n\r\n", 400,
+         ("POST", "/x", "a.test", "HTTP/1.0")),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: b\r\n\r\n", 405, ("CONNECT", "a:1", "b", "HTTP/1.1")),
+        (b"GET /" + b"y" * 70_000, 414, ("GET", "/" + "y" * 1023, None, "HTTP/1.1")),
+        (b"GET / HTTP/1.1\r\nHo st: a\r\n\r\n", 400, ("GET", "/", None, "HTTP/1.1")),
+        (b"\x01\x02 / HTTP/1.1\r\nHost: a\r\n\r\n", 400, (None, None, None, None)),
+    ],
+)  # fmt: skip
+def test_a_line_tells_what_was_refused(
+    tmp_path: Path, head: bytes, status: int, told: tuple[str | None, ...]
+) -> None:
+    """As the client wrote it, as far as that can be read; with the id that the answer has."""
+    path = tmp_path / "access.log"
+    with serving() as plane:
+        target, listener = plane.target(), plane.listen()
+        plane.commit(
+            route("r", listener, target, http=HttpPlan()), access=AccessPlan(file=str(path))
+        )
+        client = plane.client(listener)
+        client.send(head)
+        answer = client.message()
+        client.close()
+        wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "a line")
+        line = json.loads(path.read_text())
+        assert (answer.status, line["status"]) == (status, status)
+        assert tuple(line[name] for name in ("method", "path", "host", "protocol")) == told
+        assert line["request_id"].encode() in answer.body
+        assert target.has_none()

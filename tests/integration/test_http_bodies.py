@@ -48,8 +48,7 @@ class Bodies:
         )  # fmt: skip
         self.context = ssl.create_default_context(cafile=str(authority.cert))
         if is_target:
-            plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            plane.tls_server.load_cert_chain(files.cert, files.key)
+            plane.serve_tls(files)
 
     def client(self) -> Talker:
         """A client."""

@@ -215,8 +215,7 @@ def test_reloads_leave_them(tls: bool, tmp_path: Path) -> None:
         target, listener, authority = plane.target(), plane.listen(), Authority(tmp_path, "ca")
         if tls:
             files = authority.leaf("127.0.0.1")
-            plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            plane.tls_server.load_cert_chain(files.cert, files.key)
+            plane.serve_tls(files)
         plans = [UpstreamTlsPlan(ca=0) if tls else None] * 2
         plans.append(UpstreamTlsPlan(ca=0, server_name="localhost") if tls else None)
         for number, plan in enumerate(plans):

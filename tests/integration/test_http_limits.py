@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from shared.plan import HttpMatch, HttpPlan
-from tests.helpers.http_talk import OK, get, route, serving
+from tests.helpers.http_talk import OK, chunked, get, route, serving
 
 LIMIT = 1024
 
@@ -44,6 +46,38 @@ def test_each_part_has_the_limit_for_itself(
             server.send(OK)
         assert client.message().status == status
         assert status == 200 or client.is_ended()
+
+
+@pytest.mark.parametrize(
+    ("trailers", "status"),
+    [
+        ("X: y\r\n" * 5, 200),
+        ("X: y\r\n" * 6, 431),
+        ("X: " + "y" * (LIMIT - 7) + "\r\n", 200),
+        ("X: " + "y" * (LIMIT - 6) + "\r\n", 431),
+        ("X: y\r\n" * 200, 431),
+        ("X: " + "y" * 31_000 + "\r\n", 431),
+    ],
+)
+def test_trailers_have_the_limits_of_the_route(trailers: str, status: int) -> None:
+    """For themselves, behind a head that is within them; what is over does not reach the target."""
+    with serving() as plane:
+        target = plane.target()
+        plan = HttpPlan(head_limit=LIMIT, field_limit=5)
+        client = plane.client(plane.http(target, plan=plan))
+        fields = ("Transfer-Encoding: chunked", "F: " + "z" * (LIMIT - 200))
+        client.send(get("/", *fields, method="POST") + chunked(b"abcdef", 4, trailers))
+        server = plane.accepted(target)
+        if status == 200:
+            assert server.message().body == b"abcdef"
+            server.send(OK)
+            assert client.message().status == 200
+            return
+        assert client.message().status == status
+        assert client.is_ended()
+        server.head()
+        with suppress(ConnectionResetError):
+            assert b"X: " not in server.rest()
 
 
 def head(target_bytes: int, field_bytes: int, fields: int) -> bytes:

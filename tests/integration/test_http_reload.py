@@ -130,6 +130,33 @@ def test_a_removed_route_has_its_drain() -> None:
         plane.wait_ends({"route_removed": 1})
 
 
+def test_a_removed_route_is_cut_though_its_connection_is_armed_for_later() -> None:
+    """An event before its deadline must not put that off."""
+    with serving() as plane:
+        target = plane.target()
+        listener = plane.http(target, timeouts=Timeouts(drain=1.0, http_keep_alive=0.3))
+        client, server = plane.pair(listener, target)  # armed for the end of its keep-alive time
+        begun(client, server)
+        plane.commit(route("other", listener, target, http=HttpPlan()))
+        assert client.is_cut()
+        plane.wait_ends({"route_removed": 1})
+
+
+def test_a_removed_route_ends_soon_behind_an_answer_that_promised_more() -> None:
+    """A request that is on its way is awaited for a moment, not for all of the keep-alive time."""
+    with serving() as plane:
+        target = plane.target()
+        times = Timeouts(drain=60.0, http_keep_alive=60.0)
+        listener = plane.http(target, timeouts=times)
+        client, server = plane.pair(listener, target)
+        begun(client, server)
+        plane.commit(route("other", listener, target, http=HttpPlan()))
+        server.send(b"defghij")
+        assert client.exactly(7) == b"defghij"
+        assert client.is_ended()
+        plane.wait_ends({"route_removed": 1})
+
+
 def test_idle_ones_have_one_more_answer_when_a_worker_leaves_the_others() -> None:
     """A request that is on its way is not lost; the answer says that it is the last."""
     with serving() as plane:
@@ -179,6 +206,26 @@ def test_idle_ones_end_at_once_on_a_full_stop() -> None:
         assert uploading.is_ended()
         wait_until(lambda: done, "all have ended")
         assert done == [(4, 0)]
+
+
+@pytest.mark.parametrize("has_begun", [False, True], ids=["nothing", "half a head"])
+def test_a_full_stop_awaits_a_first_request_for_a_moment(has_begun: bool) -> None:
+    """A browser dials ahead: such a connection must not hold up the stop to its deadline."""
+    with serving() as plane:
+        listener = plane.http(plan=HttpPlan(answer=AnswerPlan(status=200, body=b"x")))
+        silent, late = plane.client(listener), plane.client(listener)
+        wait_until(lambda: len(plane.plane.open) == 2, "they are accepted")
+        if has_begun:
+            late.send(b"GET / HTTP/1.1\r\nHost")
+            wait_until(lambda: plane.call(lambda: _heads_begun(plane)) == 1, "a head has begun")
+        done = drain(plane, 60.0)
+        late.send(b": a\r\n\r\n" if has_begun else get())
+        found = late.message()
+        assert (found.body, found.fields["connection"]) == (b"x", "close")
+        assert late.is_ended()
+        assert silent.is_ended()
+        wait_until(lambda: done, "all have ended")
+        assert done == [(2, 0)]
 
 
 def test_a_request_that_arrives_while_a_worker_leaves() -> None:

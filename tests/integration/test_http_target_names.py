@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 
 from shared.plan import HttpPlan, TargetPlan, UpstreamTlsPlan
@@ -46,9 +45,8 @@ def test_two_names_of_one_address_over_tls(tmp_path: Path) -> None:
             addresses=dict.fromkeys(NAMES, LOCAL),
         )  # fmt: skip
         asked_for: list[str | None] = []
-        plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        plane.tls_server.load_cert_chain(files.cert, files.key)
-        plane.tls_server.sni_callback = lambda _, name, __: asked_for.append(name)
+        context = plane.serve_tls(files)
+        context.sni_callback = lambda _, name, __: asked_for.append(name)
         client = plane.client(listener)
         servers: list[Talker] = []
         for number in range(6):

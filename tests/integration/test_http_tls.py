@@ -136,8 +136,7 @@ def test_close_notify_that_comes_along_with_a_request(secure: Secure) -> None:
 def test_close_notify_that_comes_along_with_an_answer(secure: Secure, size: int) -> None:
     """It is the end of an answer without a length, while the target's socket is open."""
     plane = secure.plane
-    plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    plane.tls_server.load_cert_chain(secure.files.cert, secure.files.key)
+    plane.serve_tls(secure.files)
     secure.serve(secure.route(HOST, upstream_tls=UpstreamTlsPlan(ca=0, server_name=HOST)))
     client = secure.client()
     client.send(get())
@@ -233,8 +232,7 @@ def test_a_path_decides_behind_tls(secure: Secure) -> None:
 def test_a_target_with_tls_is_kept(secure: Secure) -> None:
     """One handshake for many requests, of many clients."""
     plane = secure.plane
-    plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    plane.tls_server.load_cert_chain(secure.files.cert, secure.files.key)
+    plane.serve_tls(secure.files)
     secure.serve(secure.route(HOST, upstream_tls=UpstreamTlsPlan(ca=0, server_name=HOST)))
     client = secure.client()
     client.send(get())
@@ -255,8 +253,7 @@ def test_a_target_with_tls_is_kept(secure: Secure) -> None:
 def test_a_target_whose_certificate_will_not_do(secure: Secure) -> None:
     """502, and the client's connection goes on."""
     plane = secure.plane
-    plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    plane.tls_server.load_cert_chain(secure.files.cert, secure.files.key)
+    plane.serve_tls(secure.files)
     secure.serve(
         secure.route(HOST, upstream_tls=UpstreamTlsPlan(ca=0, server_name="other.example"))
     )

@@ -40,8 +40,7 @@ def test_close_notify_of_the_target_comes_with_its_101(
         ),
         authorities=[authority_plan(authority)],
     )  # fmt: skip
-    plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    plane.tls_server.load_cert_chain(files.cert, files.key)
+    plane.serve_tls(files)
     client = plane.client(listener)
     client.send(ASKED)
     server = plane.accepted(target)

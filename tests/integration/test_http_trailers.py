@@ -42,6 +42,20 @@ def test_trailers_of_a_request(rules: FieldRules, expected: dict[str, str]) -> N
         assert client.message().status == 204
 
 
+@pytest.mark.parametrize("trusts", [(), ("127.0.0.0/8",)])
+def test_trailers_that_say_who_asks(trusts: tuple[str, ...]) -> None:
+    """They do not pass, not from a trusted forwarder either: as a field they do from that one."""
+    said = "X-Client-IP: 192.0.2.1\r\nX-Forwarded-Ssl: on\r\nX_Forwarded_Ssl: on\r\nX-Sum: 7\r\n"
+    with serving() as plane:
+        target = plane.target()
+        client = plane.client(plane.http(target, plan=HttpPlan(trusted_forwarders=trusts)))
+        fields = ("Transfer-Encoding: chunked", "X-Client-IP: 192.0.2.1")
+        client.send(get("/", *fields, method="POST") + chunked(b"abcdef", 4, said))
+        request = plane.accepted(target).message()
+        assert request.trailers == {"x-sum": "7"}
+        assert request.fields.get("x-client-ip") == ("192.0.2.1" if trusts else None)
+
+
 @pytest.mark.parametrize(("rules", "expected"), RULES)
 def test_trailers_of_an_answer(rules: FieldRules, expected: dict[str, str]) -> None:
     """Neither does the client, of what the rules for answers name."""

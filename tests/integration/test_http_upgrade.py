@@ -58,8 +58,7 @@ def test_bytes_in_the_same_segments(plane: Served, tls: str, tmp_path: Path) -> 
         authorities=[authority_plan(authority)],
     )  # fmt: skip
     if is_target:
-        plane.tls_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        plane.tls_server.load_cert_chain(files.cert, files.key)
+        plane.serve_tls(files)
     context = ssl.create_default_context(cafile=str(authority.cert))
     client = plane.tls_client(listener, context) if is_client else plane.client(listener)
     client.send(ASKED + b"ahead")
@@ -165,6 +164,8 @@ def test_a_target_that_refuses(plane: Served, status: str) -> None:
     [
         ((), ASKED),
         (("websocket",), ASKED.replace(b"websocket", b"h2c")),
+        (("h2c",), ASKED.replace(b"websocket", b"foo, h2c")),
+        (("websocket",), ASKED.replace(b"websocket", b"h2c, irc/6.9")),
         (("websocket",), ASKED.replace(b"websocket", b"irc/6.9")),
         (("websocket",), ASKED.replace(b"Connection: Upgrade\r\n", b"")),
         (("websocket",), ASKED.replace(b"HTTP/1.1", b"HTTP/1.0")),
@@ -188,6 +189,31 @@ def test_what_is_not_configured_is_stripped(
         assert "http2-settings" not in found.fields
         server.send(said)
         assert client.message().status == (200 if said is OK else 502)
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked_for"),
+    [
+        ("h2c, WebSocket", "websocket"),
+        ("foo, ,websocket, irc", "websocket"),
+        ("foo\r\nUpgrade: irc, websocket", "irc"),
+    ],
+)
+def test_the_first_that_is_configured(plane: Served, offered: str, asked_for: str) -> None:
+    """Of several protocols the target is asked for that one alone, and may switch to no other."""
+    target = plane.target()
+    listener = plane.http(target, plan=HttpPlan(upgrades=("websocket", "irc")))
+    for switched_to in (asked_for, "foo"):
+        client = plane.client(listener)
+        client.send(ASKED.replace(b"websocket", offered.encode()))
+        server = plane.accepted(target)
+        asked = server.until(END)
+        assert asked.lower().count(b"\r\nupgrade: ") == 1
+        assert f"\r\nUpgrade: {asked_for}\r\n".encode() in asked
+        server.send(SWITCHED.replace(b"websocket", switched_to.encode()))
+        assert client.head().status == (101 if switched_to == asked_for else 502)
+        if switched_to == asked_for:
+            talk(client, server)
 
 
 def test_a_switch_to_something_else(plane: Served) -> None:

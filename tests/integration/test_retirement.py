@@ -72,6 +72,7 @@ class Site:
                 ListenerPlan(id=UNIX, name=names[1], host="", port=0, path=self.path),
             ]
         )
+        self.listeners.listen()
         self.pool = NoWorkers()
         pool: Any = self.pool
         log = Logging(LogSettings(level="error")).logger

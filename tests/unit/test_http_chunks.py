@@ -12,10 +12,13 @@ from shared.http.chunks import (
     LAST_CHUNK,
     MAX_EXTENSION_BYTES,
     MAX_TRAILER_BYTES,
+    MAX_TRAILERS,
     ChunkReader,
     encode_chunk,
     encode_end,
+    trailer_limits,
 )
+from shared.http.head import HeadLimits
 
 BODY = (
     b'5;a="x\\"y"\r\nhello\r\n1\r\n \r\n00A\r\nworld\r\n\r\n!\r\n0;last\r\nX-Sum: 7\r\nx-b:\r\n\r\n'
@@ -138,6 +141,24 @@ def test_trailers_end_somewhere() -> None:
     assert MAX_TRAILER_BYTES - 200 < taken <= MAX_TRAILER_BYTES
     with pytest.raises(HttpError):
         ChunkReader().feed(b"0\r\nX: " + b"y" * MAX_TRAILER_BYTES + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(("size", "lines", "status"), [(64, 3, 0), (65, 3, 431), (64, 4, 431)])
+def test_trailers_have_limits(size: int, lines: int, status: int) -> None:
+    """Bytes, their empty line included, and lines: whole, and byte by byte."""
+    block = b"X: y\r\n" * (lines - 1) + b"Z: "
+    block += b"z" * (size - len(block) - 4) + b"\r\n\r\n"
+    body = b"0\r\n" + block
+    for pieces in ([body], [body[at : at + 1] for at in range(len(body))]):
+        reader = ChunkReader()
+        reader.limits = trailer_limits(64, 3)
+        seen = 0
+        try:
+            read(reader, pieces)
+        except HttpError as error:
+            seen = error.status
+        assert (seen, reader.is_done) == (status, status == 0)
+    assert trailer_limits(1 << 20, 1000) == HeadLimits(MAX_TRAILER_BYTES, MAX_TRAILERS)
 
 
 def test_underscores_pass_where_they_may() -> None:

@@ -86,6 +86,16 @@ def test_a_refused_head_is_refused_again() -> None:
         assert status_of(b"GET /%2f HTTP/1.1\r\nHost: a\r\n\r\n") == 400
 
 
+def test_offered_protocols() -> None:
+    """In their order and without h2c; together with a body any of them is refused."""
+    upgrade = b"Connection: upgrade\r\nUpgrade: h2c, Foo/1\r\nUpgrade: websocket\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n" + upgrade
+    assert parse_request(head + b"\r\n", LIMITS).fields.offered == (b"foo/1", b"websocket")
+    assert status_of(head + b"Content-Length: 2\r\n\r\n") == 400
+    old = head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n"
+    assert parse_request(old, LIMITS).fields.offered == ()
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """In number, in the size of one, and in all."""
     few: Remembered[int] = Remembered(3)

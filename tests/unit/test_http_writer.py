@@ -205,6 +205,34 @@ def test_what_a_client_says_of_itself_does_not_cross() -> None:
     assert named(believed, "x-request-id") == ["theirs"]
 
 
+OTHERS = [
+    "X-Forwarded", "X-Forwarded-By", "X-Forwarded-Prefix", "X-Forwarded-Protocol",
+    "X-Forwarded-Scheme", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Client-IP",
+    "X-Cluster-Client-IP", "X-Url-Scheme", "Front-End-Https", "True-Client-IP",
+    "X-Original-Forwarded-For",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_forwarding_fields_that_we_do_not_write(name: str) -> None:
+    """From a trusted forwarder they cross as they came, if no rule is for them; else never."""
+    asked = heads.request("/", (name, "said, 1"), ("A", "b"), (name.lower(), "2"))
+    trusted = ("203.0.113.0/24",)
+    assert named(written(asked), name) == []
+    assert named(written(asked), "a") == ["b"]
+    assert named(written(asked, trusted=trusted), name) == ["said, 1", "2"]
+    removed = HttpPlan(request=FieldRules(remove=(name,)))
+    assert named(written(asked, removed, trusted=trusted), name) == []
+    ours = HttpPlan(request=FieldRules(set=((name, "ours"),)))
+    for forwarders in ((), trusted):
+        assert named(written(asked, ours, trusted=forwarders), name) == ["ours"]
+    of_one = heads.request("/", (name, "said"))
+    of_one.fields.connection = frozenset({name.lower().encode()})
+    assert named(written(of_one, trusted=trusted), name) == []
+    underscored = heads.request("/", (name.replace("-", "_"), "said"))
+    assert b"said" not in written(underscored, HttpPlan(underscores="pass"), trusted=trusted)
+
+
 @pytest.mark.parametrize(
     "value",
     [GOOD_TRACE, GOOD_TRACE[:-2] + "00", "cc" + GOOD_TRACE[2:], "01" + GOOD_TRACE[2:] + "-later"],

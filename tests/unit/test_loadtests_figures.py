@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.compare import does, main, rotated, starts
+from loadtests.compare import FROM_SOURCE, does, main, rotated, starts
 from loadtests.figures import (
     Sample,
     Summary,
@@ -27,6 +27,7 @@ from loadtests.works import (
     OFF,
     OVERHEAD,
     PLAIN,
+    SOURCE,
     TLS,
     WORKS,
     Work,
@@ -263,16 +264,17 @@ def test_many_domains_are_compared_with_few_of_the_same_program() -> None:
 
 def test_who_does_what_with_tls() -> None:
     """Both peers and proxyctl with its defaults; a command given by hand knows no TLS."""
-    doing = ["haproxy", "nginx", EVERYTHING, OFF, MANY, FEW]
+    doing = ["haproxy", "nginx", EVERYTHING, OFF, SOURCE, MANY, FEW]
     for work in WORKS:
         found = [name for name in doing if does(name, None, work.name)]
         if work.name in ("names_10000", "http_routes_10000", "http_routes_all"):
             assert found == [MANY, FEW]
         elif work.group in (TLS, HTTP):
-            assert found == ["haproxy", "nginx", EVERYTHING]
+            assert found[:3] == ["haproxy", "nginx", EVERYTHING]
+            assert found[3:] == ([SOURCE] if work.name in FROM_SOURCE else [])
             assert not does("mine", "run {port} {target_port}", work.name)
         else:
-            assert MANY not in found
+            assert not {MANY, SOURCE} & set(found)
 
 
 def test_no_floor_is_never_missed() -> None:
@@ -280,6 +282,14 @@ def test_no_floor_is_never_missed() -> None:
     rows = summarize(BY_NAME["http_p99"], samples("http_p99", {"nginx": [1.0], EVERYTHING: [9.0]}))
     assert summary_of(rows, EVERYTHING).ratio == 9.0
     assert summary_of(rows, EVERYTHING).passed
+    assert failures(rows) == []
+
+
+def test_the_source_is_shown_and_not_judged() -> None:
+    """Floors are for what is installed; its errors count all the same."""
+    figures = {"nginx": [100.0], EVERYTHING: [90.0], SOURCE: [5.0]}
+    rows = summarize(BY_NAME["http_kept"], samples("http_kept", figures))
+    assert (summary_of(rows, SOURCE).ratio, summary_of(rows, SOURCE).passed) == (0.05, None)
     assert failures(rows) == []
 
 

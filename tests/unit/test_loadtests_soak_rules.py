@@ -205,7 +205,8 @@ def test_log_is_read_over_rotations(tmp_path: Path) -> None:
         old.write(line(1) + line(2)[:10])
         old.flush()
         assert reader.read().lines == 1
-        reader.rotate()
+        assert reader.rotate()
+        assert not reader.rotate()  # nobody has opened a new one yet
         path.write_text(line(3, None) + "what\n")
         old.write(line(2)[10:])
         old.flush()
