@@ -264,7 +264,8 @@ class Disturbances(_Repeated):
                 self._resize(kind)
                 return
             case "rotation" as kind:
-                self._log.rotate()
+                if not self._log.rotate():
+                    return
                 self._proxy.send(signal.SIGUSR1)
             case kind:
                 self._stop_for_a_while(kind)

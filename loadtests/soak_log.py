@@ -74,15 +74,21 @@ class LogReader(Looking):
             os.close(file.fd)
         self._files.clear()
 
-    def rotate(self) -> None:
-        """Rename the file, as logrotate does; whoever has it open is to be told next."""
+    def rotate(self) -> bool:
+        """Rename the file, as logrotate does; whoever has it open is to be told next.
+
+        False, and nothing is done, while the last rotation's new file has not been opened yet.
+        """
         with self._lock:
             self._open()
+            if not self._files or self._files[-1].rotated_at != float("inf"):
+                return False
             self._sums.rotations += 1
             moved = self.path.with_name(f"{self.path.name}.{self._sums.rotations}")
             self.path.rename(moved)
             moved.unlink()  # what is open can still be written, and read here
             self._files[-1].rotated_at = monotonic()
+            return True
 
     def read(self) -> LogSums:
         """Everything that is there by now."""
