@@ -6,9 +6,10 @@ One start of a proxy differs from the next by several percent (hash seed, place 
 round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
 The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
 so that neither is always the earlier one; so do 10,000 domains, or routes, and 10. With TLS and
-with HTTP proxyctl has its defaults: the certificate, the target, nothing else. The exit status is 1
-when a floor is missed, everything on costs too much, or anything failed. Another proxy can stand
-beside them where there is neither: ``--proxy NAME='COMMAND {port} {target_port}'``.
+with HTTP proxyctl has its defaults: the certificate, the target, nothing else; at some works of
+HTTP it also runs from source, with nothing compiled, which is shown and not judged. The exit status
+is 1 when a floor is missed, everything on costs too much, or anything failed. Another proxy can
+stand beside them where there is neither: ``--proxy NAME='COMMAND {port} {target_port}'``.
 ``--work plain``, ``--work tls`` and ``--work http`` stand for all works of that kind.
 """
 
@@ -53,10 +54,25 @@ from loadtests.processes import (
     wait_listening,
 )
 from loadtests.tls_peers import NAMES, Origins, start_origins
-from loadtests.works import BY_NAME, EVERYTHING, FEW, HTTP, MANY, OFF, PLAIN, TLS, WORKS, expand
+from loadtests.works import (
+    BY_NAME,
+    EVERYTHING,
+    FEW,
+    HTTP,
+    MANY,
+    OFF,
+    PLAIN,
+    SOURCE,
+    TLS,
+    WORKS,
+    expand,
+)
 
 RESULTS: Final = Path(__file__).parent / "results"
-BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF}"
+BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF},{SOURCE}"
+FROM_SOURCE: Final = frozenset(
+    {"http_kept", "http_connections", "http_1m", "https_kept", "https_connections", "https_1m"}
+)
 RULES: Final = frozenset({"connections", "messages"})  # where rules, limits and log are felt
 GROUPS: Final = f"{PLAIN}, {TLS}, {HTTP}"
 PAIRS: Final = ((EVERYTHING, OFF), (MANY, FEW))  # each started twice in a round, side by side
@@ -92,8 +108,11 @@ class Field(Struct, kw_only=True):
 def does(name: str, template: str | None, work: str) -> bool:
     """Whether a proxy does a work: nginx stream sends v1 only, of a command nothing is known.
 
-    With all rules off only the two works are measured in which they could be felt.
+    With all rules off only the two works are measured in which they could be felt, from source
+    some of HTTP.
     """
+    if name == SOURCE:
+        return work in FROM_SOURCE
     if BY_NAME[work].group in (TLS, HTTP):
         is_pair = name in (FEW, MANY)
         return template is None and is_pair == (work in (NAMES, ROUTES, ALL_ROUTES)) and name != OFF

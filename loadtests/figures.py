@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from loadtests.works import BY_NAME, EVERYTHING, OFF, OVERHEAD, Work
+from loadtests.works import BY_NAME, EVERYTHING, OFF, OVERHEAD, SOURCE, Work
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     errors: int
     ratio: float | None  # None: no peer did this work
     round_ratios: list[float]  # of medians within each round; shows how steady the machine was
-    passed: bool | None  # None: a peer, which has no floor
+    passed: bool | None  # None: no floor holds for it
 
 
 def summarize(work: Work, samples: Sequence[Sample]) -> list[Summary]:
@@ -80,7 +80,7 @@ def _summary(
     errors = sum(sample.errors for sample in samples)
     ratio = median(values) / best if best else None
     passed = None
-    if proxy not in work.against:
+    if is_judged(work, proxy):
         passed = reaches(work, ratio) and not errors
     return Summary(
         work=work.name,
@@ -101,6 +101,11 @@ def _summary(
     )
 
 
+def is_judged(work: Work, proxy: str) -> bool:
+    """Whether the floor of a work holds for this proxy: not for a peer, nor for the source."""
+    return proxy not in work.against and proxy != SOURCE
+
+
 def reaches(work: Work, ratio: float | None) -> bool:
     """Whether a ratio reaches the floor of its work, where there is a peer and a floor."""
     if ratio is None or work.floor is None:
@@ -115,7 +120,7 @@ def failures(summaries: Sequence[Summary]) -> list[str]:
         work = BY_NAME[row.work]
         if row.errors:
             found.append(f"{row.work}: {row.proxy} had {row.errors} errors")
-        is_held = row.proxy not in work.against and work.floor is not None
+        is_held = is_judged(work, row.proxy) and work.floor is not None
         if is_held and not reaches(work, row.ratio):
             bound = "at most" if work.lower_is_better else "at least"
             found.append(

@@ -27,7 +27,7 @@ from loadtests.peers import (
 from loadtests.processes import LoadTestError, Started, Workspace, wait_listening
 from loadtests.tls_peers import SERVER_NAME
 from loadtests.tool_output import MIB
-from loadtests.works import EVERYTHING, FEW, MANY
+from loadtests.works import EVERYTHING, FEW, MANY, SOURCE
 from tests.helpers.certificates import Authority
 
 ROUTES: Final = "http_routes_10000"
@@ -195,10 +195,11 @@ def _start(space: Workspace, name: str, work: str, port: int, origin: HttpOrigin
     if name == "nginx":
         config = nginx_config(space.directory, label, work, port, origin)
         return start_nginx(space, label, config, port)
-    if name in (EVERYTHING, FEW, MANY):
+    if name in (EVERYTHING, SOURCE, FEW, MANY):
         text = proxyctl_config(space.directory, name, work, port, origin)
         path = space.write(f"{label}.json", text)
-        started = start_proxyctl(space, label, path, WORKERS, START_S)
+        env = {"PROXYCTL_PURE": "1"} if name == SOURCE else {}
+        started = start_proxyctl(space, label, path, WORKERS, START_S, env)
         wait_listening(started, port)
         return started
     raise LoadTestError(f"no proxy called {name} does {work}")

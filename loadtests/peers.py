@@ -165,12 +165,17 @@ def blocked_addresses() -> list[str]:
 
 
 def start_proxyctl(
-    space: Workspace, name: str, config: Path, workers: int, timeout_s: float = 20.0
+    space: Workspace,
+    name: str,
+    config: Path,
+    workers: int,
+    timeout_s: float = 20.0,
+    env: dict[str, str] | None = None,
 ) -> Started:
     """Start proxyctl and wait for its ready line. Its runtime directory is NAME.run."""
     command = [proxyctl_program(), "start", "--config", str(config)]
     command += ["--workers", str(workers), "--runtime-dir", str(space.directory / f"{name}.run")]
-    started = space.start(name, command)
+    started = space.start(name, command, env)
     wait_line(started, "ready", timeout_s)
     return started
 

@@ -11,6 +11,7 @@ PEERS: Final = ("haproxy", "nginx")
 EVERYTHING: Final = "proxyctl"  # with every rule, limit and log on: this one is compared
 OFF: Final = "proxyctl-off"  # the same with all of them off
 OVERHEAD: Final = 0.08  # that they may cost together
+SOURCE: Final = "proxyctl-source"  # with nothing compiled (PROXYCTL_PURE=1): shown, not judged
 MANY: Final = "proxyctl-10000"  # domains on one port
 FEW: Final = "proxyctl-10"
 PLAIN, TLS, HTTP = "plain", "tls", "http"  # groups of works
