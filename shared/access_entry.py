@@ -48,12 +48,12 @@ RequestEntry: TypeAlias = tuple[Entry, Request | None, int, str | None, str | No
 # (time, entry) -> a line that ends in "\n"
 LineMaker: TypeAlias = Callable[[str, Entry | RequestEntry], str]
 
-# What nearly all lines of connections are made of: no PROXY header, a client with an IPv4 address,
-# a target that has answered. Time; number; address and port of the peer, twice; `places_json`; end;
-# bytes received and sent; t_connect, t_first_byte and t_total. In the order in which the JSON line
-# has them: one formatting makes the line, in half the time.
+# What nearly all lines of connections are made of: addresses are of IPv4, there was no TLS, and a
+# target has answered. Time; number; address and port of the peer and of the client; `places_json`;
+# end; bytes received and sent; t_proxy as `seconds` or "null"; t_connect, t_first_byte and t_total.
+# In the order in which the JSON line has them: one formatting makes the line, in half the time.
 Usual: TypeAlias = tuple[
-    str, int, str, int, str, int, str, str, int, int, float, float, float
+    str, int, str, int, str, int, str, str, int, int, str, float, float, float
 ]  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def usual_json_pattern(id_prefix: str) -> str:
     prefix = json.dumps(id_prefix)[:-1].replace("%", "%%")
     return (
         f'{{"time":"%s","id":{prefix}%d","peer":"%s:%d","client":"%s:%d",%s,"end":"%s",'
-        '"received":%d,"sent":%d,"t_proxy":null,"t_tls":null,'
+        '"received":%d,"sent":%d,"t_proxy":%s,"t_tls":null,'
         '"t_connect":%.6f,"t_first_byte":%.6f,"t_total":%.6f}\n'
     )
 

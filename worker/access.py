@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shared.access_format import Entry, RequestEntry, places_json
+from shared.access_text import seconds
 from shared.ends import End
 from shared.errors import WorkerBootError
 from shared.plan import AccessPlan
@@ -21,6 +22,9 @@ MOST_PLACES: Final = 1024  # then anew
 LINES_A_TICK: Final = 500  # about connections that go on; about 2 ms
 SWAP_S: Final = 0.2  # for a log that a reload ends to be written: traffic waits meanwhile
 CLOSE_S: Final = 1.0  # the same at the worker's end
+
+# Listener, endpoint, and where a PROXY header said that the client went (b"", 0: none did).
+_Way: TypeAlias = "tuple[Listener, Endpoint | None, bytes, int]"
 
 
 class Access:
@@ -38,7 +42,7 @@ class Access:
         self._round_at = 0.0  # the next look at connections that go on
         self._round: list[Connection] = []
         self._lines = self._dropped = 0  # of logs that are closed
-        self._places: dict[tuple[Listener, Endpoint | None], str] = {}
+        self._places: dict[_Way, str] = {}
 
     def prepare(self, plan: AccessPlan | None) -> None:
         """Open the log of the next generation; WorkerBootError where that fails."""
@@ -98,13 +102,20 @@ class Access:
         """One line about a connection; ``end`` None: it goes on."""
         log = self._log
         assert log is not None
-        ip, port = conn.peer_address
+        peer_ip, peer_port = conn.peer_address
+        ip, port = conn.client
+        header = conn.header
+        destination, destination_port = b"", 0  # of the socket
+        if header is not None and header.has_addresses:
+            destination, destination_port = header.destination, header.destination_port
         if (
             not conn.first_byte_at
-            or conn.header is not None
             or conn.tls_at
             or end is None
-            or conn.listener.fixed_destination is None
+            or (not destination and conn.listener.fixed_destination is None)
+            or not peer_ip
+            or not ip
+            or ":" in peer_ip
             or ":" in ip
             or not log.takes_usual
             or log.is_full
@@ -114,7 +125,8 @@ class Access:
         # What nearly all are like; on the hot path of each connection.
         up, connected = conn.up, conn.connected_at
         assert up is not None  # its first byte came
-        places = self._places.get((conn.listener, conn.endpoint)) or self._remember(conn)
+        key = conn.listener, conn.endpoint, destination, destination_port
+        places = self._places.get(key) or self._remember(conn, key)
         if now != log.now:
             log.look_at_clock(now)
         entries = log.entries
@@ -122,14 +134,15 @@ class Access:
             (
                 log.time,
                 conn.number,
-                ip,
-                port,
+                peer_ip,
+                peer_port,
                 ip,
                 port,
                 places,
                 end,
                 conn.down.received,
                 up.passed,
+                seconds(conn.header_at - conn.accepted_at) if conn.header_at else "null",
                 connected - conn.routed_at,
                 conn.first_byte_at - connected,
                 now - conn.accepted_at,
@@ -138,7 +151,7 @@ class Access:
         if len(entries) >= LINES_AT_ONCE:
             log.make(now)
 
-    def _remember(self, conn: Connection) -> str:
+    def _remember(self, conn: Connection, key: _Way) -> str:
         """Where this connection went to, as text; an endpoint is of one route."""
         route, endpoint, listener = conn.route, conn.endpoint, conn.listener
         assert route is not None
@@ -146,7 +159,7 @@ class Access:
         if len(self._places) >= MOST_PLACES:
             self._places.clear()
         names = (conn.destination, listener.name, route.name, endpoint.target.name)
-        text = self._places[listener, endpoint] = places_json(names)
+        text = self._places[key] = places_json(names)
         return text
 
     def refused(self, number: int, listener: Listener, peer: Address, end: End, now: float) -> None:

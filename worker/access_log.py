@@ -22,7 +22,7 @@ from worker.access_writer import TOO_SLOW, AccessWriter, Order
 
 Note: TypeAlias = Callable[[str, str, dict[str, str]], None]  # (level, message, fields)
 
-_USUAL: Final = 13  # values of a Usual
+_USUAL: Final = 14  # values of a Usual
 LINES_AT_ONCE: Final = 32  # made in 50 us
 FLUSH_BYTES: Final = 49152  # with what one more round of lines adds, a write of 64 KiB at the most
 FLUSH_S: Final = 0.2

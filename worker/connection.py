@@ -58,9 +58,9 @@ class Connection:
     """Owned by the data plane's set from accept to `end`, and by nothing after it."""
 
     __slots__ = (
-        "accepted_at", "active_at", "admitted_by", "connected_at", "counted_at", "counted_in",
-        "cut_at", "cut_reason", "down", "end_reason", "endpoint", "first_byte_at", "guard",
-        "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener", "must_reset",
+        "accepted_at", "active_at", "admitted_by", "client", "connected_at", "counted_at",
+        "counted_in", "cut_at", "cut_reason", "down", "end_reason", "endpoint", "first_byte_at",
+        "guard", "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener", "must_reset",
         "number", "peer_address", "pending", "phase", "plane", "route", "routed_at", "slot",
         "state", "tls", "tls_at", "up",
     )  # fmt: skip
@@ -74,6 +74,7 @@ class Connection:
         plane.number += 1
         self.number: int = plane.number
         self.peer_address = peer  # as the socket says; ("", 0) on a Unix socket
+        self.client = peer  # whom all counts for: the PROXY header's word where believed
         self.header: ProxyHeader | None = None
         self.down = Side(self, sock, fd, wants_out=False)
         self.up: Side | None = None
@@ -126,7 +127,14 @@ class Connection:
         self.header = header
         self.header_at = now = self.plane.reactor.now
         self.pending = rest
-        gate = self.plane.gates.first
+        if header is not None and header.has_addresses:
+            self.client = header.source_text, header.source_port
+        gate, door = self.plane.gates.first, self.listener.inner_door
+        if door is not None and self.has_own_address:
+            counted = door.enter(self.client[0], now)
+            if counted is not None:
+                self.counted_in, self.admitted_by = counted, door.gate
+                gate = None
         if gate is not None:
             refusal = gate.admit(self, now)
             if refusal:
@@ -379,14 +387,6 @@ class Connection:
     def is_closed(self) -> bool:
         """It has ended."""
         return self.state is CLOSED
-
-    @property
-    def client(self) -> Address:
-        """Whom everything counts for: the PROXY header's word where believed, else the peer."""
-        header = self.header
-        if header is not None and header.has_addresses:
-            return header.source_text, header.source_port
-        return self.peer_address
 
     @property
     def network_address(self) -> tuple[int, int] | None:

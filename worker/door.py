@@ -40,10 +40,13 @@ class Door:
 
     __slots__ = ("_cells", "_gates", "_get", "_limits", "_memory", "_most", "_passes", "gate")
 
-    def __init__(self, first: Gate | None, route: Gate | None, limits: Limits) -> None:
+    def __init__(
+        self, first: Gate | None, route: Gate | None, limits: Limits, is_inner: bool = False
+    ) -> None:
+        """``is_inner``: behind `Gate.enter_unknown`, which has judged how many are open."""
         self.gate = route  # has been asked for whoever came in here
         self._gates = tuple(gate for gate in (first, route) if gate is not None)
-        self._most = first.most if first is not None else 0
+        self._most = first.most if first is not None and not is_inner else 0
         self._limits = limits
         self._cells = limits.cells
         self._memory = limits.memory

@@ -133,7 +133,7 @@ class Gate:
         """
         place = None
         if self.looks_at_address:
-            ip = ip or (conn.peer_address[0] if conn.header is None else conn.client[0])
+            ip = ip or conn.client[0]
             client = self._clients.get(ip) or self._meet(ip)
             if client.is_blocked:
                 return BLOCKED

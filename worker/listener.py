@@ -100,7 +100,8 @@ class Listener:
         self.policy = Policy(plan.proxy, {})
         self.only_route: Route | None = None
         self.matcher: Matcher[Route] = Matcher()
-        self.door: Door | None = None
+        self.door: Door | None = None  # at accept
+        self.inner_door: Door | None = None  # behind the PROXY header
         wildcard = plan.host in ("0.0.0.0", "::")
         self.fixed_destination: Address | None = None if wildcard else (plan.host, plan.port)
 
@@ -117,10 +118,14 @@ class Listener:
         self.policy = Policy(plan.proxy, addresses)
         self.matcher = matcher
         self.only_route = matcher.only
-        self.door = None
-        if self.only_route is not None and not self.policy.reads_headers:
-            gate = self.only_route.gate
-            if gate is not None or (first is not None and first.looks_at_address):
+        self.door = self.inner_door = None
+        if self.only_route is None:
+            return
+        gate = self.only_route.gate
+        if gate is not None or (first is not None and first.looks_at_address):
+            if self.policy.reads_headers:
+                self.inner_door = Door(first, gate, limits, is_inner=True)
+            else:
                 self.door = Door(first, gate, limits)
 
     def resolve(self, addresses: Mapping[str, Sequence[str]]) -> None:
