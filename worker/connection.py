@@ -60,9 +60,9 @@ class Connection:
     __slots__ = (
         "accepted_at", "active_at", "admitted_by", "client", "connected_at", "counted_at",
         "counted_in", "cut_at", "cut_reason", "down", "end_reason", "endpoint", "first_byte_at",
-        "guard", "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener", "must_reset",
-        "number", "peer_address", "pending", "phase", "plane", "route", "routed_at", "slot",
-        "state", "tls", "tls_at", "up",
+        "guard", "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener",
+        "must_reset", "number", "peer_address", "pending", "phase", "plane", "route", "routed_at",
+        "slot", "state", "tls", "tls_at", "up",
     )  # fmt: skip
 
     def __init__(

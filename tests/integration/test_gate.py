@@ -244,6 +244,25 @@ def test_limit_per_address_by_the_header() -> None:
         assert [front.ask(b"PROXY UNKNOWN\r\n") for _ in range(4)] == ["served"] * 4
 
 
+def test_behind_a_header_both_limits_hold_until_the_end() -> None:
+    """The client of the header counts for everyone's limit and for the route's, and leaves both."""
+    with brief() as plane:
+        rules, own = SecurityPlan(max_connections_per_ip=3), SecurityPlan(max_connections=4)
+        front = door(plane, security=rules, own=own, policy=BALANCER)
+        known = [front.knock(v1("203.0.113.7")) for _ in range(3)]
+        assert [outcome for outcome, _ in known] == ["served"] * 3
+        assert front.ask(v1("203.0.113.7")) == "limit"  # of the address
+        assert [front.ask(v1("203.0.113.8")) for _ in range(2)] == [
+            "served",
+            "limit",
+        ]  # the route's
+        for _, client in known:
+            client.close()
+        wait_until(lambda: plane.plane.connections == 1, "the ends")
+        asked = [front.ask(v1("203.0.113.7")) for _ in range(4)]
+        assert asked == ["served", "served", "served", "limit"]
+
+
 def test_without_a_header_the_peer_is_counted() -> None:
     """Where a header may be missing, who sends none is a client like any other."""
     with brief() as plane:
@@ -384,3 +403,38 @@ def test_the_first_byte_of_the_target_has_its_instant(tmp_path: Path, speaks_fir
         assert silent["sent"] == 0
         assert silent["t_first_byte"] is None
         assert {spoken["received"], silent["received"]} == {0 if speaks_first else 7}
+
+
+@pytest.mark.parametrize(
+    ("header", "client", "destination"),
+    [
+        (b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 443\r\n", "203.0.113.7:5000", "192.0.2.1:443"),
+        (b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n",
+         "[2001:db8::7]:5000", "[2001:db8::1]:443"),
+        (b"PROXY UNKNOWN\r\n", "", ""),
+        (b"", "", ""),
+    ],
+    ids=["IPv4", "IPv6", "UNKNOWN", "none"],
+)  # fmt: skip
+def test_a_line_has_the_words_of_the_header(
+    tmp_path: Path, header: bytes, client: str, destination: str
+) -> None:
+    """Client and destination of the header, the peer beside them, and the time that it took."""
+    file = tmp_path / "access.log"
+    with brief() as plane:
+        listener, target = plane.listen(BALANCER_OR_NOT), plane.target()
+        plane.commit(route("r", listener, target), access=AccessPlan(file=str(file)))
+        sock = plane.connect(listener)
+        peer = f"127.0.0.1:{sock.getsockname()[1]}"
+        sock.sendall(header + b"request")
+        server = target.accept()
+        server.sendall(b"hello")
+        server.close()
+        assert read_to_end(sock) == b"hello"
+        sock.close()
+        wait_until(lambda: file.read_text().count("\n") == 1, "a line")
+        line = json.loads(file.read_text())
+        assert (line["peer"], line["client"]) == (peer, client or peer)
+        assert line["destination"] == (destination or f"127.0.0.1:{listener.port}")
+        assert 0 <= line["t_proxy"] <= line["t_total"]
+        assert (line["received"], line["sent"]) == (7, 5)
