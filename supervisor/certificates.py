@@ -201,6 +201,11 @@ class CertificateStore:
         for one in expired:
             ended = moment(one.not_valid_after_utc)
             self._warn(f"{path}: the authority {subject(one)} has expired on {ended}", where)
+        if not any(one.issuer == one.subject for one in parsed):
+            # OpenSSL ends each chain at a certificate that signed itself (X509_verify_cert(3)).
+            message = f"{path}: has no root certificate, so it vouches for nobody"
+            hint = "name the certificate at the top of the chain, the one that signed itself"
+            self._warn(message, where, hint)
         unique = dict.fromkeys(one.public_bytes(Encoding.PEM) for one in parsed)
         return _authority_plan(str(path), list(unique), str(path))
 

@@ -236,6 +236,19 @@ def test_an_expired_issuer_is_told_of(root: Authority) -> None:
     assert "certificate 2 (CN=Short) has expired on" in store.warnings[0].message
 
 
+def test_an_authority_without_a_root_is_told_of(root: Authority) -> None:
+    """A leaf, or an intermediate alone, as OpenSSL judges: whoever it signed is refused."""
+    middle = root.intermediate("Middle")
+    for file in (root.leaf("a.example").cert, middle.cert):
+        store = CertificateStore()
+        store.authority(file, WHERE)
+        (warning,) = store.warnings
+        assert warning.message == f"{file}: has no root certificate, so it vouches for nobody"
+    store = CertificateStore()
+    store.authority(root.cert, WHERE)
+    assert not store.warnings
+
+
 def test_an_authority_is_a_bundle(root: Authority, tmp_path: Path) -> None:
     """Every certificate of the file, each once; equal ones have an equal digest."""
     other = Authority(tmp_path, "Other CA")
