@@ -109,6 +109,7 @@ class Commands:
                 "changed": outcome.changed,
                 "removed": outcome.removed,
             },
+            "settings": outcome.settings,
             "connections": {"kept": outcome.kept, "draining": outcome.draining},
         }
         if outcome.is_ok:

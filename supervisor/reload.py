@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from shared.config import Config
 from shared.errors import ConfigError, ControlError, Problem, StartError
-from shared.plan import Plan, RoutePlan
+from shared.plan import AddressSet, Plan, RoutePlan
 from supervisor import compile as compiler
 from supervisor.config_source import ConfigSource
 from supervisor.encoded_plan import encode_plan
@@ -31,6 +31,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)  # other keys of the config that changed
     kept: int = 0  # connections that go on as they are, over all workers
     draining: int = 0  # connections of removed routes, over all workers
     errors: list[Problem] = field(default_factory=list)
@@ -38,13 +39,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> str:
-        """``+1 route, ~2, -1``."""
+        """``+1 route, ~2, -1``, or ``no route changed, but security, log``."""
         if not self.is_ok:
             return f"kept generation {self.generation}"
         counts = (("+", self.added), ("~", self.changed), ("-", self.removed))
         parts = [f"{sign}{len(names)}" for sign, names in counts if names]
         if not parts:
-            return "no route changed"
+            return ", but ".join(filter(None, ("no route changed", ", ".join(self.settings))))
         parts[0] += " route" if parts[0][1:] == "1" else " routes"
         return ", ".join(parts)
 
@@ -105,6 +106,7 @@ class Reloader:
             added=difference.added,
             changed=difference.changed,
             removed=difference.removed,
+            settings=changed_settings(old, self.served),
             kept=result.kept,
             draining=result.draining,
             errors=errors,
@@ -175,6 +177,27 @@ def compare(old: Iterable[RoutePlan], new: Iterable[RoutePlan]) -> Difference:
         changed=[name for name in after if before.get(name, after[name]) != after[name]],
         removed=[name for name in before if name not in after],
     )
+
+
+def changed_settings(old: Served, new: Served) -> list[str]:
+    """Keys at the top of the config, but for its routes, whose values changed.
+
+    ``security`` too where a file of addresses that it names did.
+    """
+    names = [
+        name
+        for name in old.config.__struct_fields__
+        if name != "routes" and getattr(old.config, name) != getattr(new.config, name)
+    ]
+    if "security" not in names and _addresses(old.plan) != _addresses(new.plan):
+        names.append("security")
+    return names
+
+
+def _addresses(plan: Plan) -> list[AddressSet | None]:
+    """Of everyone; those of routes are part of these."""
+    rules = plan.security
+    return [None if at is None else plan.address_sets[at] for at in (rules.allow, rules.block)]
 
 
 def _ids(plan: Plan) -> set[int]:

@@ -61,6 +61,30 @@ def test_reload_counts_the_connections_it_met(proxyctl: StartProxyctl, echo: Ech
     wait_until(lambda: running.status()["draining"] == [], "nothing drains any more")
 
 
+def test_a_reload_names_the_settings_that_changed(
+    proxyctl: StartProxyctl, echo: EchoServer, tmp_path: Path
+) -> None:
+    """Where no route did: keys of the config, and rules whose file is another one now."""
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text("192.0.2.1\n")
+    routes = {"a": (free_port(), echo.address)}
+    security = {"block": [f"file:{blocked}"]}
+    running = proxyctl(config_of(routes, security=security))
+
+    def summary() -> str:
+        code, document = running.run("reload")
+        assert code == 0
+        return str(document["data"]["summary"])
+
+    assert summary() == "no route changed"
+    blocked.write_text("192.0.2.1\n192.0.2.2\n")
+    assert summary() == "no route changed, but security"
+    running.write(config_of(routes, security=security, log={"level": "debug"}))
+    assert summary() == "no route changed, but log"
+    running.write(config_of({"a": (routes["a"][0], echo.address)}))
+    assert summary() == "no route changed, but log, security"
+
+
 def test_a_refused_reload_shows_all_errors_and_what_is_kept(
     proxyctl: StartProxyctl, echo: EchoServer
 ) -> None:
