@@ -115,6 +115,8 @@ def _begin(exchange: Exchange, up: Upstream, answer: Response, rest: bytes) -> N
     exchange.status = answer.status
     now = exchange.plane.reactor.now
     exchange.first_byte_at = now
+    if not exchange.is_sent:
+        exchange.sent_at = now  # it did not wait for the whole request
     request, client, http, about = exchange.request, exchange.client, exchange.http, exchange.about
     assert http is not None
     assert about is not None
@@ -250,8 +252,7 @@ def complete(exchange: Exchange, up: Upstream, *, is_clean: bool) -> None:
             up.stay(idle_s)
         else:
             up.keep(idle_s)
-    exchange.over(None)
-    client.done()
+    exchange.answered()
 
 
 def _ended(exchange: Exchange, up: Upstream) -> None:

@@ -100,7 +100,8 @@ def _count(exchange: Exchange, up: Upstream, size: int) -> None:
 def _sent(exchange: Exchange, up: Upstream, *, is_all: bool) -> None:
     if is_all:
         exchange.is_sent = True
-        exchange.sent_at = exchange.plane.reactor.now
+        if exchange.answer is None:
+            exchange.sent_at = exchange.plane.reactor.now
         exchange.arm()
     if up.wire.is_lost:
         exchange.cannot_write(up)

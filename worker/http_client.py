@@ -16,6 +16,7 @@ from shared.http.forwarding import Origin
 from shared.http.request import check_unfinished, parse_request
 from worker.deadlines import LAST_S, NEVER
 from worker.http_exchange import Exchange
+from worker.http_late import client_deadline, client_late
 from worker.http_wire import ENDED, LOST, NOTHING, Wire
 from worker.reactor import ENDED as ANY_END
 from worker.reactor import ERROR, FIN, IN, OUT
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 STEPS_A_TURN: Final = 16  # then the other connections of the batch come first
 LINGER_S: Final = 2.0  # for a client to read our last answer before an RST would destroy it
+BLANK: Final = (b"\r", b"\r\n")  # RFC 9112 section 2.2
 SCAN_BACK: Final = 3  # bytes of an end of a head that may have come already
 
 
@@ -44,8 +46,8 @@ class HttpClient:
 
     __slots__ = (
         "_is_running", "_is_scanned", "_scanned", "conn", "counted_by", "destination", "detail",
-        "exchange", "has_dialled", "has_end", "head", "head_at", "idle_at", "inbox",
-        "is_finishing", "is_last", "is_lingering", "is_readable", "leaves_at", "limits",
+        "exchange", "has_dialled", "has_end", "has_fin", "head", "head_at", "idle_at", "inbox",
+        "is_finishing", "is_last", "is_lingering", "is_readable", "leaves_at",
         "must_linger", "network", "origin", "own", "plane", "policy", "requests", "route", "until",
         "why", "wire",
     )  # fmt: skip
@@ -68,6 +70,7 @@ class HttpClient:
         # A short read has emptied the socket; behind a long one no edge tells of what is left.
         self.is_readable = not 0 < len(self.inbox) < SIZE // 2 or down.has_ended or tls is not None
         self.has_end = down.has_ended  # an end was announced that is not read yet
+        self.has_fin = down.has_ended  # it sends no more than what is here
         self.idle_at: float = plane.reactor.now
         self.head_at: float = self.idle_at
         self.until = 0.0  # of lingering
@@ -80,7 +83,6 @@ class HttpClient:
         self.why = End.CLIENT_CLOSED
         self.detail = ""
         self.head = b""
-        self.limits = plane.http.limits
         self.network = conn.network_address
         self.route: Route | None = None  # of the latest request
         self.own: Upstream | None = None  # to whom a PROXY header names this client
@@ -116,6 +118,7 @@ class HttpClient:
         wire = self.wire
         if wire.outbox:
             wire.flush()
+            self.conn.active_at = self.plane.reactor.now
             if wire.is_lost:
                 self.gone(End.CLIENT_RESET)
                 return
@@ -131,6 +134,11 @@ class HttpClient:
             if events & ERROR:
                 self.lost()
                 return
+            if events & FIN and not self.has_fin:
+                self.has_fin = True
+                if self.exchange is not None:  # from here on it counts who sends nothing more
+                    self.conn.active_at = self.plane.reactor.now
+                    self.exchange.arm()
         self.run()
 
     def lost(self) -> None:
@@ -177,11 +185,12 @@ class HttpClient:
             if wire.is_drained and not self.has_end:
                 self.is_readable = False  # a short read emptied the socket
             self._is_scanned = False
+            if not self.has_begun:
+                self.head_at = self.conn.active_at = self.plane.reactor.now
             if self.inbox:
                 self.inbox += bytes(wire.view[:count])
             else:
                 self.inbox = bytes(wire.view[:count])
-                self.head_at = self.conn.active_at = self.plane.reactor.now
             return True
         self.is_readable = False
         if count == LOST:
@@ -191,9 +200,14 @@ class HttpClient:
             return True
         return False
 
+    @property
+    def has_begun(self) -> bool:
+        """Some of a head is here, more than the empty line that may stand before one."""
+        return bool(self.inbox) and self.inbox not in BLANK
+
     def _ended(self) -> None:
         """FIN where a head is awaited."""
-        if self.inbox:
+        if self.has_begun:
             error = HttpError(400, "the client ended within a head")
             self.refuse(error, End.BAD_REQUEST, self.inbox)
         else:
@@ -208,7 +222,7 @@ class HttpClient:
             self._scanned = max(0, len(inbox) - SCAN_BACK)
             self._is_scanned = True
             try:
-                check_unfinished(inbox, start, self.limits)
+                check_unfinished(inbox, start, self.plane.http.limits)
             except HttpError as error:
                 self.refuse(error, End.BAD_REQUEST, inbox)
                 return True
@@ -216,13 +230,13 @@ class HttpClient:
                 self.arm()  # from its first byte on
             return True
         self._scanned = 0
-        size = len(inbox)
+        size, limits = len(inbox), self.plane.http.limits
         try:
             if end == size:
-                request = parse_request(inbox, self.limits)
+                request = parse_request(inbox, limits)
                 self.inbox = b""
             else:
-                request = parse_request(inbox[:end], self.limits)
+                request = parse_request(inbox[:end], limits)
                 self.inbox = inbox[end:]
         except HttpError as error:
             self.refuse(error, End.BAD_REQUEST, inbox[:end])
@@ -330,7 +344,7 @@ class HttpClient:
         """Take one more request at the most. ``at_once``: none where the client waits between two,
         and the first one only if it comes soon; else one that is on its way already would be lost.
         """
-        is_between = self.exchange is None and not self.inbox
+        is_between = self.exchange is None and not self.has_begun
         if not (at_once and is_between and self.requests):
             self.is_last = True
             if at_once and is_between:
@@ -359,20 +373,7 @@ class HttpClient:
 
     def arm(self) -> None:
         """Have `on_deadline` called when what is awaited now is late."""
-        self.conn.arm(self._deadline())
-
-    def _deadline(self) -> float:
-        conn, route = self.conn, self.route or self.conn.route
-        timeouts = self.plane.http.timeouts if route is None else route.timeouts
-        if (self.inbox or not self.requests) and not self.wire.outbox:
-            found = self.head_at + timeouts.request_head
-        else:  # also while it does not read its answers
-            found = self.idle_at + timeouts.http_keep_alive
-        if self.leaves_at < found and not self.inbox:
-            found = self.leaves_at
-        if timeouts.lifetime:
-            found = min(found, conn.accepted_at + timeouts.lifetime)
-        return found
+        self.conn.arm(client_deadline(self))
 
     def on_deadline(self, now: float) -> None:
         """Something may be late."""
@@ -381,23 +382,10 @@ class HttpClient:
                 self.close(self.why, self.detail)
             else:
                 self.conn.arm(self.until)
-            return
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.on_deadline(now)
-            return
-        found = self._deadline()
-        if now < found:
-            self.conn.arm(found)
-        elif self.wire.outbox:
-            self.close(End.IDLE_TIMEOUT)
-        elif self.inbox:
-            self.refuse(HttpError(408, "the head is late"), End.HEAD_TIMEOUT, self.inbox)
-            self.run()
-        elif now >= self.leaves_at:
-            self.close(End.DRAINED if self.plane.is_draining else self.conn.cut_reason)
+        elif self.exchange is not None:
+            self.exchange.on_deadline(now)
         else:
-            self.close(End.IDLE_TIMEOUT if self.requests else End.HEAD_TIMEOUT)
+            client_late(self, now)
 
     def relay(self, route: Route) -> None:
         """The first request is for a route that does not speak HTTP."""

@@ -25,6 +25,7 @@ from worker.http_checks import (
 )
 from worker.http_count import tell
 from worker.http_dial import HttpDial
+from worker.http_late import exchange_deadline, exchange_late, unread
 from worker.http_own import act, ends_here, fail, is_too_large, unreachable
 from worker.http_pool import Upstream, place_of, take_kept
 from worker.http_wire import LOST
@@ -52,8 +53,9 @@ class Exchange:
         "about", "answer", "answer_left", "answer_reader", "before", "began_at", "body_left",
         "client", "connected_at", "detail", "dial", "dialled_at", "end", "endpoint",
         "first_byte_at", "frames_chunks", "has_answered", "has_body_begun", "head_size", "hops",
-        "http", "informed", "is_over", "is_sent", "plane", "reader", "received", "request",
-        "retried", "route", "routed_at", "sent", "sent_at", "status", "up", "upgrade", "user",
+        "http", "informed", "is_answered", "is_over", "is_sent", "plane", "reader", "received",
+        "request", "retried", "route", "routed_at", "sent", "sent_at", "status", "unread", "up",
+        "upgrade", "user",
     )  # fmt: skip
 
     def __init__(self, client: HttpClient, request: Request, head_size: int) -> None:
@@ -87,7 +89,9 @@ class Exchange:
         self.frames_chunks = False  # the answer's body goes to the client in chunks
         self.has_answered = False  # bytes of the final answer went to the client
         self.informed = 0
+        self.is_answered = False  # all of the answer is here; some of it waits for the client
         self.is_over = False
+        self.unread = -1  # bytes that had not been taken when this was last looked at
         self.status = 0
         self.end: End | None = None
         self.detail = ""
@@ -232,7 +236,8 @@ class Exchange:
     @property
     def is_framed(self) -> bool:
         """The client can tell that an answer which ends now is not whole."""
-        return self.frames_chunks or self.answer_left > 0
+        answer = self.answer  # None: one of ours, with its length
+        return answer is None or self.frames_chunks or answer.length >= 0
 
     def cannot_write(self, up: Upstream) -> None:
         """The target takes no more; what it has said before that may be an answer."""
@@ -258,6 +263,7 @@ class Exchange:
         wire = up.wire
         if wire.outbox:
             wire.flush()
+            self.client.conn.active_at = self.plane.reactor.now
             if wire.is_lost:
                 self.cannot_write(up)
                 return
@@ -273,6 +279,10 @@ class Exchange:
 
     def client_flushed(self) -> None:
         """The client takes more."""
+        if self.is_answered:
+            self.over(self.end)
+            self.client.done()
+            return
         up = self.up
         if up is not None and up.is_readable:
             take_answer(self, up)
@@ -324,6 +334,17 @@ class Exchange:
 
     # -- the end ---------------------------------------------------------------------------
 
+    def answered(self) -> None:
+        """The whole answer was sent; it is over once the kernel has taken it."""
+        client = self.client
+        if client.wire.outbox:
+            self.is_answered = True
+            self.unread = unread(self)
+            self.arm()
+        else:
+            self.over(self.end)
+            client.done()
+
     def over(self, end: End | None) -> None:
         """Count it, once; ``end``: why it is not as it should be."""
         if self.is_over:
@@ -337,8 +358,10 @@ class Exchange:
 
     def abandon(self, reason: End) -> None:
         """The connection has ended: give everything back."""
-        if not self.is_over and self.has_answered and not self.is_framed:
-            self.client.reset()
+        if not self.is_over and self.has_answered:
+            self.sent = max(0, self.sent - len(self.client.wire.outbox))
+            if not self.is_framed:
+                self.client.reset()
         self.over(reason)
         self.give_back()
 
@@ -353,44 +376,18 @@ class Exchange:
 
     # -- time ------------------------------------------------------------------------------
 
-    def _deadline(self) -> tuple[float, End]:
-        """When it is late if nothing more happens, and what that is called."""
-        conn, route = self.client.conn, self.route
-        assert route is not None
-        timeouts = route.timeouts
-        found, end = NEVER, End.IDLE_TIMEOUT
-        if timeouts.idle:
-            found = conn.active_at + timeouts.idle
-        if self.is_sent and self.answer is None and timeouts.response:
-            late = self.sent_at + timeouts.response
-            if late < found:
-                found, end = late, End.RESPONSE_TIMEOUT
-        if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
-            found, end = conn.accepted_at + timeouts.lifetime, End.LIFETIME
-        return found, end
-
     def arm(self) -> None:
         """Have `on_deadline` called when this exchange is late."""
-        found, _ = self._deadline()
+        found, _ = exchange_deadline(self)
         if found != NEVER:
             self.client.conn.arm(found)
 
     def on_deadline(self, now: float) -> None:
         """Something may be late."""
-        dial = self.dial
-        if dial is not None:
-            dial.on_deadline(now)
-            return
-        if self.route is None or self.is_over:
-            return
-        found, end = self._deadline()
-        if now < found:
-            if found != NEVER:
-                self.client.conn.arm(found)
-        elif end is End.LIFETIME or self.has_answered:
-            self.client.close(end)
-        else:
-            self.fail(504 if self.is_sent else 408, end, "", is_last=True)
+        if self.dial is not None:
+            self.dial.on_deadline(now)
+        elif not self.is_over:
+            exchange_late(self, now)
 
 
 def _may_upgrade(request: Request) -> bool:

@@ -131,5 +131,4 @@ def _say(exchange: Exchange, data: bytes) -> None:
     if client.wire.is_lost:
         client.gone(End.CLIENT_RESET)
         return
-    exchange.over(exchange.end)
-    client.done()
+    exchange.answered()
