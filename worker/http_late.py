@@ -60,9 +60,13 @@ def exchange_deadline(exchange: Exchange) -> tuple[float, End]:
         late = conn.active_at + timeouts.half_closed
         if late < found:
             found, end = late, End.HALF_CLOSED_TIMEOUT
-    if exchange.is_sent and exchange.answer is None and timeouts.response:
-        late = exchange.sent_at + timeouts.response
-        if late < found and not exchange.is_answered:
+    if timeouts.response and exchange.answer is None and not exchange.is_answered:
+        late = NEVER
+        if exchange.is_sent:
+            late = exchange.sent_at + timeouts.response
+        elif exchange.up is not None and _awaits_continue(exchange):
+            late = exchange.connected_at + timeouts.response
+        if late < found:
             found, end = late, End.RESPONSE_TIMEOUT
     if timeouts.lifetime and conn.accepted_at + timeouts.lifetime < found:
         found, end = conn.accepted_at + timeouts.lifetime, End.LIFETIME
@@ -83,8 +87,17 @@ def exchange_late(exchange: Exchange, now: float) -> None:
         client.close(end)
     else:
         up = exchange.up
-        awaits_target = exchange.is_sent or (up is not None and bool(up.wire.outbox))
-        exchange.fail(504 if awaits_target else 408, end, "", is_last=True)
+        is_targets = exchange.is_sent or end is End.RESPONSE_TIMEOUT
+        if is_targets or (up is not None and up.wire.outbox):
+            exchange.fail(504, end, "", is_last=True)
+        else:
+            exchange.fail(408, end, "", is_last=True)
+
+
+def _awaits_continue(exchange: Exchange) -> bool:
+    """The client waits for the target's word before it sends the body, RFC 9110 section 10.1.1."""
+    is_asked = exchange.request.fields.expects_continue and not exchange.has_body_begun
+    return is_asked and not exchange.informed
 
 
 def _is_taken(exchange: Exchange) -> bool:

@@ -215,3 +215,15 @@ def test_an_empty_line_behind_a_body_begins_no_head(plane: Served) -> None:
     assert client.is_ended()
     plane.wait_ends({"idle_timeout": 1})
     assert plane.codes() == {"2xx": 2}
+
+
+def test_a_target_that_says_nothing_to_an_expectation(plane: Served) -> None:
+    """The client waits for its word, so the wait for an answer has begun."""
+    target = plane.target()
+    client = plane.client(plane.http(target, timeouts=Timeouts(response=LIMIT_S)))
+    client.send(get("/", "Content-Length: 10", "Expect: 100-continue", method="POST"))
+    server = plane.accepted(target)
+    server.head()
+    assert client.message().status == 504
+    assert client.is_ended()
+    plane.wait_codes({"5xx": 1})
