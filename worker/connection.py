@@ -62,7 +62,7 @@ class Connection:
         "counted_in", "cut_at", "cut_reason", "down", "end_reason", "endpoint", "first_byte_at",
         "guard", "has_keep_alive", "has_told", "header", "header_at", "is_quiet", "listener",
         "must_reset", "number", "peer_address", "pending", "phase", "plane", "route", "routed_at",
-        "slot", "state", "tls", "tls_at", "up",
+        "slot", "state", "tls", "tls_at", "unread", "up",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +99,7 @@ class Connection:
         self.has_keep_alive = False
         self.has_told = False  # its requests have their own lines in the access log
         self.is_quiet = True  # nothing happened since the last account
+        self.unread = -1  # bytes that peers had not taken when it was about to be called idle
 
     # -- before the relay ------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from shared.ends import End
 from worker.connection_state import State
 from worker.endings import RESET_CAP_S, finish_closing, reset_given_up
 from worker.guarded import release
-from worker.socket_options import probe_peer
+from worker.socket_options import probe_peer, unacknowledged
 
 if TYPE_CHECKING:
     from worker.connection import Connection
@@ -43,6 +43,9 @@ def on_deadline(conn: Connection, now: float) -> None:
     if conn.is_closed:
         return
     found, reason = relay_deadline(conn)
+    if now >= found and reason is End.IDLE_TIMEOUT and _is_taken(conn):
+        conn.active_at = now
+        found, reason = relay_deadline(conn)
     if now >= found and reason in (End.CLIENT_RESET, End.TARGET_RESET):
         reset_given_up(conn, reason)
     elif now >= found:
@@ -69,6 +72,20 @@ def relay_deadline(conn: Connection) -> tuple[float, End]:
         found = conn.active_at + RESET_CAP_S
         reason = End.CLIENT_RESET if conn.down.is_reset else End.TARGET_RESET
     return found, reason
+
+
+def _is_taken(conn: Connection) -> bool:
+    """Whether a peer has taken some of what waits for it since the last look: it is slow, not idle.
+
+    An event tells only once a third of the socket's buffer is free.
+    """
+    was = conn.unread
+    conn.unread = sum(
+        side.pending() + unacknowledged(side.sock)
+        for side in (conn.down, conn.up)
+        if side is not None and side.pending()
+    )
+    return conn.unread not in (0, was)
 
 
 def closing_deadline(conn: Connection, now: float) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from shared.plan import Timeouts
 from tests.data_plane_harness import Plane, running
-from tests.data_plane_sockets import is_silent, read_exactly, read_to_end
+from tests.data_plane_sockets import is_silent, read_exactly, read_to_end, send_until_full
 from tests.helpers.waiting import wait_until
 
 
@@ -51,6 +52,25 @@ def test_a_byte_either_way_puts_idle_off(is_from_client: bool) -> None:
             assert read_exactly(reader, 1) == b"x"
         assert read_to_end(reader) == b""
         assert time.monotonic() - last >= limit
+        plane.wait_ends({"idle_timeout": 1})
+
+
+def test_a_slow_reader_is_not_idle() -> None:
+    """It takes what has been read for it long ago; one that takes nothing for as long is cut."""
+    size, piece = 6 << 20, 32 << 10
+    with running() as plane:
+        client, server = pair(plane, Timeouts(idle=0.2))
+        sender = threading.Thread(target=server.sendall, args=(bytes(size),), daemon=True)
+        sender.start()
+        pause, left = threading.Event(), size
+        while left:
+            part = client.recv(min(piece, left))
+            assert part, f"cut, {left} bytes early"
+            left -= len(part)
+            pause.wait(0.01)
+        sender.join()
+        with suppress(ConnectionError):
+            send_until_full(server, bytes(8 * size))
         plane.wait_ends({"idle_timeout": 1})
 
 
