@@ -78,7 +78,8 @@ class ClientHello(msgspec.Struct, frozen=True, gc=False):
     """A whole ClientHello. It holds copies, never a view of the buffer that it was read from.
 
     ``size``: bytes of the records that it spans; what follows them is not part of it.
-    ``server_name``: as names are compared, lower case without a dot at the end; "" if none came.
+    ``server_name``: as names are compared, lower case without a port or dots at the end; "" if none
+    came. Routes, rules and certificates are chosen by it as it is, so that all mean the same name.
     ``sent_name``: the same as the client wrote it, for who must pass on an exact copy.
     The properties are read anew at each use, from bytes that have been checked: they raise nothing.
     """
@@ -268,7 +269,9 @@ def _message(message: bytes, size: int) -> ClientHello:
         sent = name = ""
         if _SERVER_NAME in extensions:
             sent = _server_name(message, extensions[_SERVER_NAME])
-            name = sent.lower().removesuffix(".")
+            name = sent.lower()
+            if ":" in name or name[-1] == ".":
+                name = _without_port_and_dots(name)
         return ClientHello(size, name, sent, message, extensions)
     except (IndexError, struct.error):
         raise ClientHelloError("it ends within a field") from None
@@ -318,8 +321,19 @@ def _server_name(message: bytes, at: int) -> str:
     if not 0 < length <= SERVER_NAME_MAX_BYTES:
         raise ClientHelloError(f"a server name of {length} bytes")
     name = message[at + 5 : at + 5 + length].decode("latin-1")
-    if not name.isascii() or not name.isprintable() or " " in name or name == ".":
+    if not name.isascii() or not name.isprintable() or " " in name:
         raise ClientHelloError("a server name with bytes that no name has")
+    return name
+
+
+def _without_port_and_dots(name: str) -> str:
+    """What is left of a name; a second look at that would take nothing more away."""
+    name = name.rstrip(".")
+    host, colon, port = name.rpartition(":")
+    if colon and (not port or port.isdigit()) and (":" not in host or host.endswith("]")):
+        name = host.rstrip(".")
+    if not name:
+        raise ClientHelloError("a server name that is nothing but a port or dots")
     return name
 
 

@@ -44,7 +44,7 @@ class Offer(Protocol):
 
     @property
     def server_name(self) -> str | None:
-        """The name that the client asks for, however it is written; None or "": none."""
+        """The name that the client asks for, as names are compared; None or "": none."""
 
     @property
     def versions(self) -> Collection[str]:
@@ -56,7 +56,7 @@ class Offer(Protocol):
 
 
 def plain_domain(text: str) -> str:
-    """A name as a client writes it, as names are compared: lower case, no port, no last dot.
+    """A Host as a client writes it, as names are compared: lower case, no port, no last dot.
 
     Takes any text and raises nothing; ``[::1]:443`` gives ``[::1]``.
     """

@@ -23,7 +23,6 @@ from shared.match_criteria import (
     domain_rank,
     is_for_tls,
     match_of,
-    plain_domain,
     rank_of,
     tls_of,
     versions_hold,
@@ -63,7 +62,7 @@ class Question(NamedTuple):
         """The domain that the client asks for, as names are compared; "" for none."""
         if self.request is not None:
             return self.request.host
-        return plain_domain((self.hello.server_name if self.hello is not None else "") or "")
+        return (self.hello.server_name if self.hello is not None else "") or ""
 
 
 def explained(

@@ -34,7 +34,6 @@ from shared.match_criteria import (
     is_for_tls,
     needs_bytes,
     needs_hello,
-    plain_domain,
     rank_of,
     wildcard_key,
     wildcard_keys,
@@ -325,9 +324,6 @@ class Matcher(Generic[V]):
         name = None if hello is None else hello.server_name
         if name:
             exact = self._exact.get(name)
-            if exact is None:  # nothing is stored that is not plain, so a hit needs no more
-                name = plain_domain(name)
-                exact = self._exact.get(name)
             if exact is not None:
                 found = first(exact, client, is_tls, hello)
                 if found is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
+from shared.match_criteria import plain_domain
 from shared.matching import Matcher
 from shared.networks import split_ip
 from shared.plan import RoutePlan, Timeouts
@@ -12,11 +14,15 @@ LISTENER = 1
 
 
 class Hello(Struct, frozen=True):
-    """What a ClientHello offers, as far as matching asks."""
+    """What a ClientHello offers, as far as matching asks; names may be written as clients do."""
 
     server_name: str = ""
     versions: tuple[str, ...] = ("1.3", "1.2")
     alpn: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """`shared.client_hello` tells the name so."""
+        force_setattr(self, "server_name", plain_domain(self.server_name))
 
 
 class Asked(Struct, frozen=True):

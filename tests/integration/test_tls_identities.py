@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
@@ -20,6 +21,7 @@ from tests.helpers.tls_clients import (
     VERSIONS,
     TlsClient,
     Way,
+    nameless,
     plain,
     trusting,
     way_of,
@@ -35,6 +37,9 @@ OUTSIDE: Final = {"v4": "10.21.0.7", "v6": "2001:db8:21::7"}
 OWN: Final = ["127.0.0.0/8", "::1"]
 NOBODY: Final = ["192.0.2.0/24", "2001:db8:ffff::/48"]
 HEADER_NAME: Final = "header.example"
+SECRET, OPEN = "secret.example", "open.example"
+# Ways to write a name that mean the same one to whoever chooses by it.
+SPELLINGS: Final = ("{}", "{}.", "{}..", "{}:443", "{}.:443", "{}..:", "{}:443.")
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -80,6 +85,9 @@ class Doors(Site):
     passed: dict[str, int]
     ended: int
     by_header: int
+    named: int
+    named_passed: int
+    open: Files
     root: Authority
     alice: Files
     bob: Files
@@ -140,6 +148,20 @@ def header_route(doors: Doors, files: Files) -> dict[str, Any]:
     )
 
 
+def named_routes(doors: Doors, files: Files) -> list[dict[str, Any]]:
+    """A name that nobody may ask for from here, beside one that everybody may."""
+    security = {
+        "identities": [{"match": {"sni": SECRET}, "block": OWN}, {"match": {"sni": "?*"}}],
+    }
+    tls = terminate(files)
+    tls["certificates"] += terminate(doors.open)["certificates"]
+    match, address = {"domains": [SECRET, OPEN]}, doors.target.address
+    return [
+        route("named", doors.named, address, match=match, tls=tls, security=security),
+        route("named-passed", doors.named_passed, address, match=match, security=security),
+    ]
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """Started once: these tests change nothing of it."""
@@ -154,17 +176,18 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         files = root.leaf("*.ended.example", HEADER_NAME, stem="server")
         doors.target = Target(echo)
         stack.callback(doors.target.close)
-        ports = dual_ports(len(RULES) + 2)
+        doors.open = root.leaf(OPEN, stem="open")
+        ports = dual_ports(len(RULES) + 4)
         doors.passed = dict(zip(RULES, ports, strict=False))
-        doors.ended, doors.by_header = ports[-2:]
+        doors.ended, doors.by_header, doors.named, doors.named_passed = ports[-4:]
         routes = [
             *passed_routes(doors.passed, doors.target),
             *ended_routes(doors, files),
             header_route(doors, files),
+            *named_routes(doors, files),
         ]
-        listeners = [
-            {"ports": [*doors.passed.values(), doors.ended], "proxy_protocol": {"trusted": []}}
-        ]
+        direct = [*doors.passed.values(), doors.ended, doors.named, doors.named_passed]
+        listeners = [{"ports": direct, "proxy_protocol": {"trusted": []}}]
         doors.write(doors.config(routes, listeners=listeners))
         stack.callback(doors.end)
         doors.start()
@@ -209,6 +232,42 @@ def test_terminated(doors: Doors, field: str, rule: str, family: str) -> None:
         if RULES[rule].is_in:
             return
     assert_blocked(doors, client.way, accepted, f"{field}-{rule}")
+
+
+@FAMILY
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_spelling_of_a_name_gets_past_its_rule(
+    doors: Doors, spelling: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Route, rule and certificate are chosen by one name, however the client writes it."""
+    # Python's own clients send only what is a host name.
+    monkeypatch.setattr(ssl.SSLContext, "_encode_hostname", lambda context, name: name)
+    accepted = doors.target.accepted
+    name = spelling.format(SECRET).upper()
+    with TlsClient(doors.named, nameless(doors.root), name, family=family, shakes=False) as client:
+        assert not client.talks()
+    assert_blocked(doors, client.way, accepted, "named")
+    name = spelling.format(OPEN).upper()
+    with TlsClient(doors.named, nameless(doors.root), name, family=family) as client:
+        assert client.peer() == doors.open.certificate
+        assert client.echoes()
+
+
+@FAMILY
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_spelling_of_a_name_gets_past_its_rule_passed_through(
+    doors: Doors, spelling: str, family: str
+) -> None:
+    """The same where the TLS stays closed; the target reads the name as it was written."""
+    accepted = doors.target.accepted
+    with plain(doors.named_passed, family) as client:
+        client.sendall(records(message(server_name(spelling.format(SECRET)))))
+        assert read_to_end(client) == b""
+        assert_blocked(doors, way_of(client), accepted, "named-passed")
+    hello = records(message(server_name(spelling.format(OPEN))))
+    with plain(doors.named_passed, family) as client:
+        client.sendall(hello)
+        assert client.recv(len(hello), socket.MSG_WAITALL) == hello
 
 
 @FAMILY

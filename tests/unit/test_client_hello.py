@@ -135,7 +135,11 @@ MALFORMED = [
     ("malformed server_name", message(extension(0, b"\0\5\0\0\3ab"), extension(21))),
     ("server name of 0 bytes", message(server_name(""))),
     ("server name of 256 bytes", message(server_name("a." * 128))),
-    ("bytes that no name has", message(server_name("."))),
+    ("nothing but a port or dots", message(server_name("."))),
+    ("nothing but a port or dots", message(server_name("..."))),
+    ("nothing but a port or dots", message(server_name(":443"))),
+    ("nothing but a port or dots", message(server_name(".:443."))),
+    ("nothing but a port or dots", message(server_name(":"))),
     ("bytes that no name has", message(server_name("a b.example"))),
     ("bytes that no name has", message(server_name("a.example\0"))),
     ("bytes that no name has", message(server_name("a.example\n"))),
@@ -258,18 +262,26 @@ def test_the_head_of_the_message_over_records(pieces: tuple[int, ...]) -> None:
         ("a.example", "a.example"),
         ("WwW.Example.COM", "www.example.com"),
         ("a.example.", "a.example"),
-        ("a.example..", "a.example."),
+        ("a.example..", "a.example"),
+        ("A.Example:443", "a.example"),
+        ("a.example.:443", "a.example"),
+        ("a.example..:443", "a.example"),
+        ("a.example:443..", "a.example"),
+        ("a.example:", "a.example"),
+        ("a.example:x", "a.example:x"),
+        ("a.example:1:2", "a.example:1:2"),
         ("_dmarc.a_b.example", "_dmarc.a_b.example"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
         ("192.0.2.1", "192.0.2.1"),
         ("a" * 255, "a" * 255),
         ("A", "a"),
         ("*.example", "*.example"),
-        ("a:8443", "a:8443"),
+        ("[2001:DB8::1]:443", "[2001:db8::1]"),
+        ("2001:db8::1", "2001:db8::1"),
     ],
 )
 def test_server_names(sent: str, name: str) -> None:
-    """A name is lower case without one dot at its end, and kept as it came beside that."""
+    """A name is lower case without port or dots at its end, and kept as it came beside that."""
     hello = read(records(message(server_name(sent))))
     assert (hello.server_name, hello.sent_name) == (name, sent)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from shared.client_hello import MAX_RECORDS_BYTES, ClientHello, HelloReader, read_client_hello
 from shared.errors import ClientHelloError
+from shared.match_criteria import plain_domain
 from tests.helpers.client_hello_builder import (
     alpn,
     extension,
@@ -33,7 +34,11 @@ BUILT = [records(post_quantum("pq.example")), records(greased("a.example"), 300)
 
 numbers16 = st.integers(0, 0xFFFF)
 labels = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1, max_size=20)
-names = st.lists(labels, min_size=1, max_size=5).map(".".join)
+names = st.builds(
+    lambda parts, end: ".".join(parts) + end,
+    st.lists(labels, min_size=1, max_size=5),
+    st.text(".:]0", max_size=6),
+)
 hellos = st.builds(
     lambda name, protocols, versions, groups, schemes, others, ciphers, session: message(
         server_name(name),
@@ -74,7 +79,9 @@ def read_all(hello: ClientHello) -> None:
     assert all(hello.alpn) or hello.alpn == ()
     assert len(hello.ciphers) > 0
     assert all(0 <= n <= 0xFFFF for n in (*hello.groups, *hello.signature_algorithms))
-    assert hello.server_name == hello.sent_name.lower().removesuffix(".")
+    assert bool(hello.server_name) == bool(hello.sent_name)
+    assert hello.sent_name.lower().startswith(hello.server_name)
+    assert plain_domain(hello.server_name) == hello.server_name
     assert hello.sent_name.isascii()
 
 
