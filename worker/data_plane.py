@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -306,17 +305,15 @@ class DataPlane(Preparing):
     def on_bug(self, handler: object, exc: Exception) -> None:
         """A handler raised what it must not: end its connection, keep all others."""
         clear()
-        fields = {"traceback": "".join(traceback.format_exception(exc))}
-        conn = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
-        if isinstance(conn, Connection):
-            fields |= {"component": "connection", "id": f"{self._id_prefix}{conn.number}"}
-        self._log("error", f"internal error: {exc!r}", fields)
-        if isinstance(conn, Connection):
+        found = handler if isinstance(handler, Connection) else getattr(handler, "conn", None)
+        conn = found if isinstance(found, Connection) else None
+        self._refusals.bug("internal error", exc, conn)
+        if conn is not None:
             try:
                 conn.end(End.INTERNAL_ERROR)
             except Exception as again:  # the others of the batch must not pay for it
                 self.open.discard(conn)
-                self._log("error", f"internal error at the end of a connection: {again!r}", {})
+                self._refusals.bug("internal error at the end of a connection", again, conn)
 
     # -- time and counters -----------------------------------------------------------------
 

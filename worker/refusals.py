@@ -1,7 +1,10 @@
-"""Log lines about connections that were refused or failed: why, and a few a second at the most."""
+"""Log lines about connections that were refused or failed, and about bugs that ended them: why, and
+a few a second at the most.
+"""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -71,6 +74,15 @@ class Refusals:
         end = ENDS[refusal]
         if self._has_room(end):
             self._note(end, self._fields(number, listener, peer), gate.why(refusal, peer[0]))
+
+    def bug(self, what: str, exc: Exception, conn: Connection | None = None) -> None:
+        """Our own mistake, with its trace; a client that has found one may come again and again."""
+        if not self._has_room(End.INTERNAL_ERROR):
+            return
+        fields = {"traceback": "".join(traceback.format_exception(exc))}
+        if conn is not None:
+            fields |= {"component": "connection", "id": f"{self._id_prefix}{conn.number}"}
+        self._log("error", f"{what}: {exc!r}", fields)
 
     def _has_room(self, end: End) -> bool:
         written = self._written.get(end, 0)

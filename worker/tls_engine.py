@@ -152,6 +152,10 @@ def reason_of(error: OSError) -> str:
     """OpenSSL's words for an error, "tlsv1 alert unknown ca", without its numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return error.strerror or str(error)
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return "closed by a close_notify within the handshake"
+    # Declared as text, and None where OpenSSL has no reason: a compiled read of that would raise.
+    reason: object = getattr(error, "reason", None)
+    if isinstance(reason, str) and reason:
+        return reason.lower().replace("_", " ")
+    return error.strerror or " ".join(map(str, error.args))  # as text, ours would be a tuple

@@ -56,6 +56,22 @@ def test_a_bug_ends_only_its_own_connection(missing: str, connect: float) -> Non
         assert missing in line[2]["traceback"]
 
 
+def test_many_bugs_are_told_of_a_few_times_a_second() -> None:
+    """A client that has found one must not fill the log; what was left out is said in one line."""
+    with running(expects_bugs=True) as plane:
+        plane.serve(plane.target())
+        bug = RuntimeError("found by a client")
+
+        def find() -> None:
+            for _ in range(MANY):
+                plane.plane.on_bug(None, bug)
+
+        plane.call(find)
+        assert len(plane.logged("internal error")) < 40
+        (line,) = wait_until(lambda: plane.logged("more lines like it"), "the summary", 5.0)
+        assert line[2]["end"] == "internal_error"
+
+
 def test_a_header_that_cannot_be_built_ends_only_its_own_connection() -> None:
     """More TLVs than the length field can say: the connections end, other routes serve."""
     with running(expects_bugs=True) as plane:

@@ -143,3 +143,16 @@ def test_a_slow_hello_is_part_of_the_handshake(endings: Endings) -> None:
             pass
         assert time.monotonic() - began < 4.8  # 5 if each part had all of it
     assert endings.end_of(client.way) == "tls_timeout"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_close_notify_within_the_handshake(endings: Endings, version: str) -> None:
+    """Who says goodbye instead of going on has failed at the handshake, and the log says how."""
+    context = trusting(endings.root, version=VERSIONS[version])
+    with TlsClient(endings.port["echo"], context, shakes=False) as client:
+        alert = b"\x15\x03\x03\x00\x02\x01\x00"  # in the clear: RFC 8446 section 6.1
+        client.sock.sendall(client.flight() + alert)
+        while not client.ended:
+            client.feed()
+    assert endings.end_of(client.way) == "tls_failed"
+    assert '"detail"' in endings.logged("close_notify", client.way.own)

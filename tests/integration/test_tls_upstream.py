@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 import threading
 import time
@@ -25,11 +26,11 @@ LATE_S: Final = 5.0  # far more than the deadline that is tested
 NAME: Final = "app.example"
 GOOD: Final = (
     "named", "by-address", "by-host", "shown", "alpn", "unverified", "header",
-    "gives", "cuts", "second",
+    "gives", "cuts", "second", "notified-second",
 )  # fmt: skip
 BAD: Final = (
     "wrong-ca", "wrong-name", "expired", "wrong-address", "unshown", "plain", "own-system-ca",
-    "silent",
+    "silent", "notified",
 )  # fmt: skip
 IN = pytest.mark.parametrize("side", ["plain", "tls"])
 
@@ -54,6 +55,14 @@ def gives(secure: ssl.SSLSocket) -> None:
     secure.unwrap()
 
 
+def notifies(sock: socket.socket) -> None:
+    """Answer a ClientHello with the alert close_notify (RFC 8446 section 6.1)."""
+    sock.recv(65536)
+    sock.sendall(b"\x15\x03\x03\x00\x02\x01\x00")
+    while sock.recv(65536):
+        pass
+
+
 def make_targets(root: Authority, stranger: Authority) -> dict[str, Target]:
     """Servers that one may believe, and others."""
     good = root.leaf(NAME, "127.0.0.1", "localhost", stem="app")
@@ -69,6 +78,7 @@ def make_targets(root: Authority, stranger: Authority) -> dict[str, Target]:
         "gives": TlsTarget(good, talk=gives),
         "cuts": TlsTarget(good, talk=lambda secure: secure.sendall(GIVEN)),
         "silent": SilentTarget(),
+        "notifies": Target(notifies),
     }
 
 
@@ -99,6 +109,12 @@ def ways(
             named,
             {"targets": [address["stranger"], address["names-only"]]},
         ),
+        "notified-second": (
+            address["notifies"],
+            named,
+            {"targets": [address["notifies"], address["names-only"]]},
+        ),
+        "notified": (address["notifies"], named, {}),
         "wrong-ca": (address["stranger"], named, {}),
         "wrong-name": (address["good"], {"ca": ca, "server_name": "other.example"}, {}),
         "expired": (address["expired"], named, {}),
@@ -176,13 +192,16 @@ def test_what_the_target_sees(upstreams: Upstreams, side: str) -> None:
 
 
 @IN
-def test_another_target_is_tried(upstreams: Upstreams, side: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "first"), [("second", "stranger"), ("notified-second", "notifies")]
+)
+def test_another_target_is_tried(upstreams: Upstreams, kind: str, first: str, side: str) -> None:
     """One that is not believed has had no byte of the client, so the next one gets them all."""
     for _ in range(4):
-        assert echo_through(upstreams, side, "second") == b"words"
-    name = f"second-{side}"
-    stranger = upstreams.targets["stranger"].address
-    assert upstreams.settle()["routes"][name]["targets"][stranger]["connect_failures"]
+        assert echo_through(upstreams, side, kind) == b"words"
+    address = upstreams.targets[first].address
+    targets = upstreams.settle()["routes"][f"{kind}-{side}"]["targets"]
+    assert targets[address]["connect_failures"]
 
 
 @IN
@@ -205,6 +224,7 @@ def test_a_header_comes_before_tls(upstreams: Upstreams, side: str) -> None:
         ("expired", "expired"),
         ("wrong-address", "127.0.0.1"),
         ("plain", ""),
+        ("notified", "close_notify"),
     ],
 )
 def test_a_target_that_is_not_believed(

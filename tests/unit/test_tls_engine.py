@@ -12,7 +12,7 @@ import pytest
 from shared.errors import TlsError
 from tests.helpers.certificates import Authority
 from worker.tls_contexts import wrap_server
-from worker.tls_engine import INCOMING, OUTGOING, PLAIN, Tls
+from worker.tls_engine import INCOMING, OUTGOING, PLAIN, Tls, reason_of
 
 NAME = "engine.example"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -177,6 +177,20 @@ def test_garbage_is_an_error_with_an_alert(pair: Pair) -> None:
     with pytest.raises(TlsError) as later:
         other.tls.decrypt(b"\x17\x03\x03\x00\x20" + bytes(32))
     assert later.value.alert[:1] in (b"\x15", b"\x17")  # an alert, encrypted with TLS 1.3
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] x"), "[SSL: TLSV1_ALERT_UNKNOWN_CA] x"),
+        (ssl.SSLError("ours, without a number"), "ours, without a number"),
+        (ssl.SSLZeroReturnError(6, "closed"), "closed by a close_notify within the handshake"),
+        (OSError(24, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_an_error_without_a_reason_has_words(error: OSError, words: str) -> None:
+    """OpenSSL does not give one for every error."""
+    assert reason_of(error) == words
 
 
 def contexts_of(pair: Pair) -> tuple[ssl.SSLContext, ssl.SSLContext]:
