@@ -8,6 +8,7 @@ nothing of TLS take that of the others: see `supervisor/config_taken_tls.py`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from itertools import chain
 from typing import Final
 
 from msgspec import Struct
@@ -40,13 +41,13 @@ def check_overlap(config: Config, found: Findings) -> None:
         return
     reported: set[int] = set()
     for members in by_port(config, list(ways)):
-        for first, second, domain, other in _conflicts(config, members, ways):
+        conflicts = chain(_conflicts(config, members, ways), _crossing(config, members, ways))
+        for first, second, same in conflicts:
             early, late = sorted((first, second))
             if late in reported:
                 continue
             reported.add(late)
             names = [short(str(config.routes[index].name)) for index in (late, early)]
-            same = f"both are for {domain}" if domain == other else f"{other} covers {domain}"
             message = f"route {names[0]} and route {names[1]} end TLS differently, and {same}"
             found.error(found.route(late, "action", "tls"), message, HINT)
 
@@ -80,8 +81,8 @@ def by_port(config: Config, routes: list[int]) -> Iterator[list[int]]:
 
 def _conflicts(
     config: Config, members: list[int], ways: dict[int, Hashable]
-) -> Iterator[tuple[int, int, str, str]]:
-    """Pairs of routes of a port that differ, each with its domain and the other's that holds it.
+) -> Iterator[tuple[int, int, str]]:
+    """Pairs of routes of a port that differ and whose domains overlap, each with how they do.
 
     Every route is compared with the first of each domain that covers one of its own, so the work
     grows with the number of labels, not of pairs.
@@ -98,7 +99,34 @@ def _conflicts(
             for other in covering(domain):
                 owner = owners.get(other)
                 if owner is not None and owner.way != ways[index]:
-                    yield index, owner.index, domain, other
+                    is_same = domain == other
+                    same = f"both are for {domain}" if is_same else f"{other} covers {domain}"
+                    yield index, owner.index, same
+
+
+def _crossing(
+    config: Config, members: list[int], ways: dict[int, Hashable]
+) -> Iterator[tuple[int, int, str]]:
+    """As `_conflicts`, of wildcards with their stars at different ends: any two share a name.
+
+    Every one is compared with the first at the other end, and the first there of another way.
+    """
+    stars = [
+        (index, domain, domain.startswith("*."))
+        for index in members
+        for domain in map(str, config.routes[index].match.domains)
+        if "*" in domain
+    ]
+    firsts: dict[bool, dict[Hashable, tuple[int, str]]] = {True: {}, False: {}}
+    for index, domain, is_front in stars:
+        if len(firsts[is_front]) < 2:
+            firsts[is_front].setdefault(ways[index], (index, domain))
+    for index, domain, is_front in stars:
+        for way, (other_index, other) in firsts[not is_front].items():
+            if way != ways[index]:
+                front, end = (domain, other) if is_front else (other, domain)
+                yield index, other_index, f"both are for {end[:-1]}{front[2:]} by {front} and {end}"
+                break
 
 
 def covering(domain: str) -> Iterator[str]:

@@ -53,6 +53,8 @@ def conflicts(*routes: str) -> list[Problem]:
         ("a.b.example", "'a.*'", "a.* covers a.b.example"),
         ("'a.*'", "'a.b.*'", "a.* covers a.b.*"),
         ("x.example, y.example", "z.example, x.example", "both are for x.example"),
+        ("'*.example'", "'long.*'", "both are for long.example by *.example and long.*"),
+        ("'a.long.*'", "'*.b.test'", "both are for a.long.b.test by *.b.test and a.long.*"),
         ("a.example", "b.example", ""),
         ("example", "'*.example'", ""),
         ("'*.a.example'", "a.example", ""),
@@ -62,7 +64,7 @@ def conflicts(*routes: str) -> list[Problem]:
     ],
 )
 def test_names_that_overlap(first: str, second: str, why: str) -> None:
-    """Equal names, and a wildcard that covers the other; the error names both routes."""
+    """Equal names, a wildcard that covers the other, two that cross; both routes are named."""
     found = conflicts(route("one", first, ONE), route("two", second, TWO))
     if not why:
         assert found == []
@@ -129,9 +131,24 @@ def test_each_route_is_told_once() -> None:
     assert [problem.path for problem in found] == ["routes[1].action.tls", "routes[2].action.tls"]
 
 
+def test_each_of_those_that_cross_is_told() -> None:
+    """Also where the first at the other end agrees with it, and another does not."""
+    found = conflicts(
+        route("one", "'a.*'", ONE),
+        route("two", "'*.x'", ONE),
+        route("three", "'b.*'", TWO),
+        route("four", "'*.y'", ONE),
+        route("five", "'*.z'", TWO),
+    )
+    told = sorted(str(problem.path) for problem in found)
+    assert told == [f"routes[{index}].action.tls" for index in (2, 3, 4)]
+
+
 def covers(pattern: str, name: str) -> bool:
-    """Whether all that ``name`` stands for falls under ``pattern``, worked out plainly."""
-    if pattern == name:
+    """Whether all that ``name`` stands for falls under ``pattern``, worked out plainly; or whether
+    they are wildcards that cross.
+    """
+    if pattern == name or {pattern[:2], name[-2:]} == {"*.", ".*"}:
         return True
     if pattern.startswith("*."):
         return (
