@@ -64,22 +64,18 @@ def _use(route: str, certificate: CertificatePlan, *, is_client: bool) -> Use:
     )
 
 
-def served(plan: Plan) -> list[Use]:
-    """Those of `uses` that clients see."""
-    return [use for use in uses(plan) if not use.is_client]
-
-
 def certificates_data(plan: Plan, now: float) -> list[dict[str, Any]]:
-    """``data.certificates`` of `status`: those that clients see; ``days_left`` in whole days."""
+    """``data.certificates`` of `status`; ``days_left`` in whole days."""
     return [
         {
             "route": use.route,
             "certificate": use.certificate,
+            "shown_to": "targets" if use.is_client else "clients",
             "names": list(use.names),
             "expires": use.expires,
             "days_left": days_left(use.expires, now),
         }
-        for use in served(plan)
+        for use in uses(plan)
     ]
 
 

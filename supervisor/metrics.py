@@ -40,7 +40,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     worker_lags: dict[int, float]  # slot: seconds
     worker_loads: dict[int, WorkerLoad]  # slot: what its workers accepted and hold
     restarts: dict[str, int]  # reason: times
-    certificates: list[Use] = field(default_factory=list)  # that clients see
+    certificates: list[Use] = field(default_factory=list)
 
 
 def render(reading: Reading, accept: str) -> tuple[bytes, str]:
@@ -269,6 +269,8 @@ def _certificates(reading: Reading) -> Iterator[Metric]:
         "route",
         "certificate",
     )
-    for use in reading.certificates:
-        expiry.add_metric([use.route, use.certificate], use.expires)
+    # One that a route shows to both clients and targets is one series.
+    ends = {(use.route, use.certificate): use.expires for use in reading.certificates}
+    for labels, expires in ends.items():
+        expiry.add_metric(labels, expires)
     yield expiry

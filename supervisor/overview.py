@@ -101,8 +101,8 @@ class Overview(Struct, frozen=True, kw_only=True):
         )
 
     def certificates(self) -> list[Use]:
-        """The certificates that clients see, by route."""
-        return expiry.served(self.reloader.served.plan)
+        """The certificates that clients and targets see, by route."""
+        return expiry.uses(self.reloader.served.plan)
 
     def routes(self) -> RoutesReading:
         """What `proxyctl routes` is made from."""

@@ -118,6 +118,7 @@ def test_what_is_told_of_certificates(site: Site) -> None:
     assert first == {
         "route": "web",
         "certificate": "a.pem",
+        "shown_to": "clients",
         "names": ["a.example", "*.a.example"],
         "expires": end_of(site.first),
         "days_left": 89,
@@ -129,6 +130,33 @@ def test_what_is_told_of_certificates(site: Site) -> None:
         with suppress(FileNotFoundError):  # closed since it was listed
             opened.append(os.readlink(path))
     assert not [name for name in opened if "certificate" in name]
+
+
+def test_certificates_for_targets_are_told_of(site: Site) -> None:
+    """Beside those for clients; one that a route shows to both is one series of the metric."""
+    shown = site.root.client("proxy", stem="proxy", days=30)
+    config = json.loads(site.proxyctl.config_path.read_text())
+    (web,) = config["routes"]
+    web["action"]["upstream_tls"] = {"verify": False, "cert": "b.both.pem"}
+    upstream = {"verify": False, "cert": "proxy.pem", "key": "proxy.key"}
+    match = {"ports": [free_port()]}
+    action = {"type": "forward", "targets": ["127.0.0.1:9"], "upstream_tls": upstream}
+    config["routes"].append({"name": "out", "match": match, "action": action})
+    site.proxyctl.write(config)
+    assert site.proxyctl.run("reload")[0] == 0
+    assert site.expiries() == {
+        ("web", "a.pem"): end_of(site.first),
+        ("web", "b.both.pem"): end_of(site.second),
+        ("out", "proxy.pem"): end_of(shown),
+    }
+    assert site.get("/metrics").count(f"{EXPIRY}{{") == 3
+    told = [(one["route"], one["certificate"], one["shown_to"]) for one in site.certificates()]
+    assert told == [
+        ("web", "a.pem", "clients"),
+        ("web", "b.both.pem", "clients"),
+        ("web", "b.both.pem", "targets"),
+        ("out", "proxy.pem", "targets"),
+    ]
 
 
 def test_who_holds_keys_leaves_no_core_dump(site: Site) -> None:

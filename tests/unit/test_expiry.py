@@ -14,7 +14,6 @@ from supervisor.expiry import (
     certificates_data,
     days_left,
     due,
-    served,
     uses,
 )
 
@@ -63,7 +62,6 @@ def test_what_is_in_use() -> None:
     found = [(use.route, use.certificate, use.is_client) for use in uses(both)]
     shown = [("one", "a", False), ("one", "b", False), ("two", "a", False)]
     assert found == [*shown, ("three", "b", True)]
-    assert [(use.route, use.certificate) for use in served(both)] == [one[:2] for one in shown]
 
 
 def test_what_status_says() -> None:
@@ -71,10 +69,13 @@ def test_what_status_says() -> None:
     assert certificates_data(plan(1.5), NOW)[1] == {
         "route": "two",
         "certificate": "a",
+        "shown_to": "clients",
         "names": ["a.example"],
         "expires": NOW + 1.5 * DAY_S,
         "days_left": 1,
     }
+    shown = [(one["route"], one["shown_to"]) for one in certificates_data(plan(1.5), NOW)]
+    assert shown == [("one", "clients"), ("two", "clients"), ("three", "targets")]
     assert days_left(NOW + DAY_S, NOW) == 1
     assert days_left(NOW, NOW) == 0
     assert days_left(NOW - 1, NOW) == -1
