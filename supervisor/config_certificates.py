@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from shared.config import AuthorityFile, Certificate, ClientAuth, Config, UpstreamTls, decode_hook
+from shared.config import (
+    AuthorityFile,
+    Certificate,
+    ClientAuth,
+    Config,
+    Tls,
+    UpstreamTls,
+    decode_hook,
+)
 from shared.errors import CertificateError
 from shared.units import short
+from supervisor.config_ciphers import serves
 from supervisor.config_findings import Findings
 from supervisor.config_positions import Path, path_text
 from supervisor.config_walk import REFUSALS
@@ -93,7 +102,9 @@ class CertificateFiles:
 
 
 def read_certificates(config: Config, found: Findings, files: CertificateFiles) -> None:
-    """Fill all that enabled routes name; certificates for none of a route's domains warn."""
+    """Fill all that enabled routes name; certificates for none of a route's domains, and ciphers
+    for none of its certificates, warn.
+    """
     for index, route in enumerate(config.routes):
         if not route.enabled:
             continue  # as if it were not written: its files may be missing
@@ -109,6 +120,7 @@ def read_certificates(config: Config, found: Findings, files: CertificateFiles) 
             if filled and all(filled):
                 names = {name for one in tls.certificates for name in one.cert.plan.names}
                 _check_names(route.match.domains, names, index, found)
+                _check_ciphers(tls, (*path, "ciphers"), found)
         upstream = route.action.upstream_tls
         if upstream is not None:
             path = found.route(index, "action", "upstream_tls")
@@ -146,6 +158,19 @@ def _sound(value: object, kind: type[Any]) -> Any:
         return msgspec.convert(value, kind, dec_hook=decode_hook)
     except REFUSALS:
         return None
+
+
+def _check_ciphers(tls: Tls, path: Path, found: Findings) -> None:
+    """Ciphers that need another kind of key than there is: TLS 1.2 would fail, and only then."""
+    kinds = {one.cert.plan.key_algorithm for one in tls.certificates}
+    if tls.ciphers is None or any(serves(tls.ciphers, kind) for kind in kinds):
+        return
+    found.warn(
+        path,
+        "no certificate of the route has a key that its ciphers can be used with",
+        f"clients get in with TLS 1.3 only; the kinds of key are {', '.join(sorted(kinds))}",
+        code="certificate",
+    )
 
 
 def _check_names(domains: Iterable[str], names: set[str], index: int, found: Findings) -> None:

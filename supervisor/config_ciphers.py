@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 _SEPARATORS: Final = re.compile("[:, ]+")  # openssl-ciphers(1), "CIPHER LIST FORMAT"
 _LEAST_BITS: Final = 112  # as OpenSSL's security level 2
@@ -28,17 +29,34 @@ def check_ciphers(text: str) -> tuple[str, list[str]]:
     return "", [part for part in selecting if not _suites(part)]
 
 
+@lru_cache(maxsize=64)
+def serves(text: str, key_algorithm: str) -> bool:
+    """Whether one of them can be used with a certificate of this key, "RSA2048" or "EC256".
+
+    A list that selects none is refused by `check_ciphers`, and told of there alone.
+    """
+    # RFC 8422, 5.1: with Ed25519 and Ed448 too they are those of ECDSA.
+    wanted = "auth-rsa" if key_algorithm.startswith("RSA") else "auth-ecdsa"
+    suites = _selected(text)
+    return not suites or any(suite.get("auth") == wanted for suite in suites)
+
+
 def _suites(text: str) -> dict[str, bool]:
     """The ciphers that a list selects below TLS 1.3, each with whether it may be offered."""
+    found: dict[str, bool] = {}
+    for suite in _selected(text):
+        is_safe = suite["strength_bits"] >= _LEAST_BITS and suite.get("auth") != "auth-null"
+        found[suite["name"]] = is_safe
+    return found
+
+
+def _selected(text: str) -> list[dict[str, Any]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.set_ciphers(text)
     except ssl.SSLError:
-        return {}
-    found: dict[str, bool] = {}
-    for suite in context.get_ciphers():
-        if suite["protocol"] != "TLSv1.3":  # these are there whatever is written
-            # typeshed does not know the keys that OpenSSL 1.1 brought.
-            is_anonymous = dict(suite).get("auth") == "auth-null"
-            found[suite["name"]] = suite["strength_bits"] >= _LEAST_BITS and not is_anonymous
-    return found
+        return []
+    # typeshed does not know the keys that OpenSSL 1.1 brought.
+    suites = [dict(suite) for suite in context.get_ciphers()]
+    # Those of TLS 1.3 are there whatever is written.
+    return [suite for suite in suites if suite["protocol"] != "TLSv1.3"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from tests.helpers.certificates import Authority, KeyKind
 from tests.helpers.tls_config import (
     TERMINATE,
     Route,
@@ -17,6 +19,8 @@ from tests.helpers.tls_config import (
     tls,
     warning,
 )
+
+KINDS: Final[dict[str, KeyKind]] = {"a": "ec", "rsa": "rsa", "ed": "ed25519"}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,40 @@ def test_warnings_of_files(certs: Path, tmp_path: Path) -> None:
     assert found.path == "routes[0].action.tls.certificates[0].cert"
     assert "0644" in found.message
     assert "chmod 600" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("cert", "ciphers", "serves"),
+    [
+        ("{cert: a.pem, key: a.key}", "ECDHE-RSA-AES128-GCM-SHA256", False),
+        ("{cert: a.pem, key: a.key}", "ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        ("{cert: a.pem, key: a.key}", "ECDHE+AESGCM", True),
+        ("{cert: rsa.pem, key: rsa.key}", "ECDHE-RSA-AES128-GCM-SHA256", True),
+        ("{cert: rsa.pem, key: rsa.key}", "ECDHE-ECDSA-AES128-GCM-SHA256", False),
+        ("{cert: ed.pem, key: ed.key}", "ECDHE-RSA-AES128-GCM-SHA256", False),
+        ("{cert: ed.pem, key: ed.key}", "ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        (
+            "{cert: a.pem, key: a.key}, {cert: rsa.pem, key: rsa.key}",
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            True,
+        ),
+    ],
+)
+def test_ciphers_for_no_certificate_warn(
+    tmp_path: Path, cert: str, ciphers: str, serves: bool
+) -> None:
+    """Of all handshakes with TLS 1.2 none would be done."""
+    root = Authority(tmp_path)
+    for stem, kind in KINDS.items():
+        root.leaf("a.example", stem=stem, key=kind)
+    value = f"{{mode: terminate, certificates: [{cert}], ciphers: {ciphers}}}"
+    route = Route(action=tls(value))
+    if serves:
+        config(tmp_path, route)
+        return
+    found = warning(tmp_path, route)
+    assert found.path == "routes[0].action.tls.ciphers"
+    assert "no certificate of the route has a key" in found.message
 
 
 @pytest.mark.parametrize(
