@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared.access_text import plain_name
 from shared.errors import CertificateError
 from shared.units import is_ip
 from supervisor.certificate_files import CURVES, LEAST_RSA_BITS, PrivateKey
@@ -116,12 +117,12 @@ def is_for(leaf: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
 
 
 def subject(certificate: x509.Certificate) -> str:
-    """``CN=a.example,O=Example``."""
+    """``CN=a.example,O=Example``, on one line whatever is in it: anybody may have written it."""
     try:
         text = certificate.subject.rfc4514_string()
     except ValueError:
         text = ""
-    return text or "without a subject"
+    return plain_name(text) or "without a subject"
 
 
 def moment(at: datetime) -> str:

@@ -220,6 +220,16 @@ def test_an_issuer_of_the_right_name_that_has_not_signed(root: Authority, tmp_pa
     assert "(CN=Test CA) is out of place" in refused(files.cert, files.key).reason
 
 
+def test_a_subject_is_told_on_one_line(root: Authority) -> None:
+    """Whoever writes certificates writes neither lines of ours nor to the operator's terminal."""
+    files = root.leaf("a.example")
+    evil = root.leaf("b.example", common_name="x\n\x1b[31mEVIL", stem="evil")
+    write(files.cert, cert_pem(files.certificate, evil.certificate))
+    reason = refused(files.cert, files.key).reason
+    assert r"(CN=x\n\x1b[31mEVIL) is out of place" in reason
+    assert reason.isprintable()
+
+
 def test_keys_that_are_too_weak(root: Authority) -> None:
     """RSA below 2048 bits, and curves that clients do not know."""
     small = root.leaf("a.example", key="rsa1024")
