@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 
 from shared.access_text import plain_name
 from shared.errors import CertificateError
@@ -52,9 +52,13 @@ def _public_key(certificate: x509.Certificate) -> object:
         return None
 
 
-def key_algorithm(key: PrivateKey, path: Path) -> str:
+def key_algorithm(leaf: x509.Certificate, key: PrivateKey, path: Path) -> str:
     """As the SSL TLV has it; CertificateError for what TLS peers would refuse."""
     if isinstance(key, rsa.RSAPrivateKey):
+        if leaf.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+            # The library makes an ordinary key of the private one: the two would not fit.
+            reason = "has a key for RSASSA-PSS alone, which is not supported"
+            raise CertificateError(reason, str(path), "make an ordinary RSA key and certificate")
         if key.key_size < LEAST_RSA_BITS:
             reason = f"has an RSA key of {key.key_size} bits; {LEAST_RSA_BITS} are the least"
             raise CertificateError(reason, str(path), "make a new key and certificate")

@@ -126,7 +126,7 @@ class CertificateStore:
         key_data = data if key_file is None else read_pem(key_file)
         key, is_encrypted = parse_key(key_data, key_path, password_file)
         check_owner(chain, key, cert, key_path)
-        algorithm = key_algorithm(key, cert)
+        algorithm = key_algorithm(chain[0], key, cert)
         self._check_dates(chain, cert, where)
         chain_pem = b"".join(one.public_bytes(Encoding.PEM) for one in chain)
         key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 
@@ -228,6 +229,20 @@ def test_a_subject_is_told_on_one_line(root: Authority) -> None:
     reason = refused(files.cert, files.key).reason
     assert r"(CN=x\n\x1b[31mEVIL) is out of place" in reason
     assert reason.isprintable()
+
+
+def test_a_key_for_rsassa_pss_alone(root: Authority) -> None:
+    """RFC 4055, 1.2: such a key has an OID of its own, here in place of the ordinary one."""
+    files = root.leaf("a.example", key="rsa")
+    ordinary = bytes.fromhex("06092a864886f70d010101 0500")
+    pss = bytes.fromhex("06092a864886f70d01010a 3000")
+    der = files.certificate.public_bytes(serialization.Encoding.DER)
+    assert der.count(ordinary) == 1
+    write(files.cert, cert_pem(x509.load_der_x509_certificate(der.replace(ordinary, pss))))
+    error = refused(files.cert, files.key)
+    assert error.path == str(files.cert)
+    assert error.reason == "has a key for RSASSA-PSS alone, which is not supported"
+    assert "an ordinary RSA key" in error.hint
 
 
 def test_keys_that_are_too_weak(root: Authority) -> None:
