@@ -15,6 +15,8 @@ from worker.accept_pause import Reserve
 from worker.access import Access
 from worker.accounting import CELL_ACCEPTED, CELL_ENDED, account
 from worker.connection import Address, Connection
+from worker.connection_state import State
+from worker.deadlines import NEVER
 from worker.departure import Departure
 from worker.gate import ENDS, Gate
 from worker.gates import Gates
@@ -133,6 +135,8 @@ class DataPlane(Preparing):
                 listener.door = None  # it asks the rules of its own time; those of now hold
         self._held.committed(generation)
         if old is not None:
+            if returned := self._lasting.removed.intersection(new.routes):
+                self._bring_back(returned)
             if removed := self._lasting.serve(new.routes, old.routes):
                 self._remove(removed)
             self._chores.add(old.dismantle())
@@ -148,6 +152,19 @@ class DataPlane(Preparing):
                 phase.removed(removed, now)
             elif conn.route is not None and conn.route.name in removed:
                 conn.cut(now + conn.route.timeouts.drain, End.ROUTE_REMOVED)
+
+    def _bring_back(self, returned: set[str]) -> None:
+        """Routes that were removed are served again: their connections are not cut for that."""
+        if self.has_drain_deadline:
+            return  # a connection knows only the earlier of its two cuts
+        for conn in list(self.open):
+            if conn.cut_reason is not End.ROUTE_REMOVED or conn.state is State.CLOSING:
+                continue  # CLOSING has put its own limit there
+            phase = conn.phase
+            if isinstance(phase, HttpClient):
+                phase.returned(returned)
+            elif conn.route is not None and conn.route.name in returned:
+                conn.cut_at = NEVER
 
     def resolve(self, endpoints: Endpoints) -> None:
         """Take new addresses of names."""

@@ -335,6 +335,17 @@ class HttpClient:
             self.is_last = True
             self.conn.cut(now + route.timeouts.drain, End.ROUTE_REMOVED)
 
+    def returned(self, names: Set[str]) -> None:
+        """These routes were removed and are served again: no answer is the last for that."""
+        route = self.route
+        if route is None or route.name not in names:
+            return
+        self.conn.cut_at = NEVER
+        # What else makes an answer the last one has said so at once, or is a drain.
+        if not (self.is_finishing or self.must_linger or self.plane.is_draining):
+            self.is_last = False
+            self.leaves_at = NEVER
+
     def reset(self) -> None:
         """End by an RST: a proper end would look like the end of the answer."""
         reset_on_close(self.wire.sock)

@@ -130,6 +130,29 @@ def test_a_removed_route_has_its_drain() -> None:
         plane.wait_ends({"route_removed": 1})
 
 
+def test_a_removed_route_that_comes_back_keeps_its_connections() -> None:
+    """Neither is what is under way cut, nor is the next answer the last one."""
+    with serving() as plane:
+        target, other = plane.target(), plane.target()
+        times = Timeouts(drain=0.3)
+        listener = plane.http(target, timeouts=times)
+        client, server = plane.pair(listener, target)
+        begun(client, server)
+        idle, _ = plane.pair(listener, target)
+        plane.commit(route("other", listener, other, http=HttpPlan(), timeouts=times))
+        going, answering = plane.pair(listener, other)
+        begun(going, answering)
+        plane.commit(route("r", listener, target, http=HttpPlan(), timeouts=times))
+        assert going.is_cut()  # a moment after the first one was to be cut
+        server.send(b"defghij")
+        assert client.exactly(7) == b"defghij"
+        for one in (client, idle):
+            one.send(get())
+            server.message()  # the target's connection that was used last serves the next one
+            server.send(OK)
+            assert "connection" not in one.message().fields
+
+
 def test_a_removed_route_is_cut_though_its_connection_is_armed_for_later() -> None:
     """An event before its deadline must not put that off."""
     with serving() as plane:

@@ -98,6 +98,28 @@ def test_a_removed_route_drains_and_then_ends() -> None:
         assert plane.counts("old").draining == 0
 
 
+def test_a_removed_route_that_comes_back_keeps_its_connections() -> None:
+    """Back within `drain` they are cut by nothing; removed once more, `drain` begins anew."""
+    drain = 0.5
+    with running() as plane:
+        target = plane.target()
+        listener = plane.listen()
+        times = Timeouts(drain=drain)
+        old, more = route("old", listener, target, timeouts=times), route("more", listener, target)
+        plane.commit(old)
+        staying = pair(plane, listener, target)
+        plane.commit(route("gone", listener, target, timeouts=times))
+        going = pair(plane, listener, target)
+        plane.commit(old, more)
+        assert read_to_end(going[0]) == b""  # a moment after the first one was to be cut
+        exchange(*staying)
+        assert plane.counts("old").draining == 0
+        plane.commit(more)
+        assert plane.counts("old").draining == 1
+        assert read_to_end(staying[0]) == b""
+        plane.wait_ends({"route_removed": 2})
+
+
 def test_a_route_removed_while_its_first_bytes_are_awaited() -> None:
     """The connection gets its route all the same, and drains with it."""
     with running() as plane:
