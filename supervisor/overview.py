@@ -77,8 +77,9 @@ class Overview(Struct, frozen=True, kw_only=True):
         return dict(self.pool.restarts.counts)
 
     def is_ready(self) -> bool:
-        """A worker is ready and no stop has begun."""
-        return bool(self.life.up_at and not self.life.is_stopping and self.pool.ready())
+        """A worker is ready, and not silent, and no stop has begun."""
+        ready = self.pool.counts_by_state()["ready"]
+        return bool(self.life.up_at and not self.life.is_stopping and ready)
 
     def is_degraded(self) -> bool:
         """Fewer workers are ready than wanted, or the last reload was refused."""

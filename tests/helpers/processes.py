@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
@@ -18,6 +20,8 @@ from supervisor.cli.client import ask
 from tests.helpers.waiting import DEADLINE_S, wait_until
 
 Config = dict[str, Any]
+
+PROXYCTL: Final = (sys.executable, "-P", "-m", "supervisor.cli")
 
 
 def config_of(routes: dict[str, tuple[int, str]], **more: object) -> Config:
@@ -66,7 +70,7 @@ class Proxyctl:
         self._workers = workers
         self._environment = environment or {}
         self._cwd = cwd
-        self._command = command or _command()  # what runs `start`
+        self._command = command or [*PROXYCTL]  # what runs `start`
         self._is_ready_expected = is_ready_expected
         self._process: subprocess.Popen[bytes] | None = None
         self.write(config)
@@ -94,6 +98,16 @@ class Proxyctl:
             wait_until(lambda: "ready:" in self.output() or self.exit_code() is not None, "ready")
             assert self.exit_code() is None, self.log()
             self.remember()
+
+    def wait_for_answer(self) -> None:
+        """Wait until it answers commands and has a ready worker, whatever it has printed."""
+
+        def is_there() -> bool:
+            reply = ask(self.runtime_dir, "status", {}, DEADLINE_S)
+            return bool(reply.data.get("ready"))
+
+        wait_until(is_there, "it answers")
+        self.remember()
 
     @property
     def pid(self) -> int:
@@ -126,7 +140,7 @@ class Proxyctl:
     def run(self, verb: str, *arguments: str) -> tuple[int, dict[str, Any]]:
         """A command of the CLI with --json: exit code and the object."""
         done = subprocess.run(
-            [*_command(), verb, *arguments, "--json", "--runtime-dir", str(self.runtime_dir)],
+            [*PROXYCTL, verb, *arguments, "--json", "--runtime-dir", str(self.runtime_dir)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -204,8 +218,13 @@ class Proxyctl:
         wait_until(lambda: not self.alive(), "every process has ended")
 
 
-def _command() -> list[str]:
-    return [sys.executable, "-P", "-m", "supervisor.cli"]
+def readiness(admin_port: int) -> tuple[int, bytes]:
+    """Status and body of `/readyz`."""
+    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=DEADLINE_S)
+    with closing(connection):
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def _process(pid: int, created: float) -> psutil.Process | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.conftest import StartProxyctl
 from tests.helpers.ports import free_port, free_ports
-from tests.helpers.processes import Proxyctl, config_of
+from tests.helpers.processes import Proxyctl, config_of, readiness
 from tests.helpers.sockets import EchoServer, connect, echoes, exchange
 from tests.helpers.waiting import wait_until
 
@@ -208,6 +208,32 @@ def test_supervisor_lost_workers_serve_on(proxyctl: StartProxyctl, echo: EchoSer
     assert sorted(document["data"]["orphans"]) == sorted(orphans)
     wait_until(lambda: running.alive() == [], "the orphans have ended")
     assert list(running.runtime_dir.glob("orphan-*")) == []
+
+
+def test_it_is_not_ready_while_all_its_workers_are_silent(
+    proxyctl: StartProxyctl, echo: EchoServer
+) -> None:
+    """A load balancer that asks `/readyz` must go elsewhere; one that beats again is enough."""
+    admin = free_port()
+    config = config_of(
+        {"a": (free_port(), echo.address)},
+        admin={"listen": f"127.0.0.1:{admin}"},
+        timeouts={"watchdog": "5m"},
+    )
+    running = proxyctl(config)
+    assert readiness(admin) == (200, b"ready\n")
+    pids = running.ready_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: running.status()["workers"]["silent"] == 2, "both are silent")
+        assert running.status()["ready"] is False
+        assert readiness(admin) == (503, b"not ready: no worker is ready\n")
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: running.status()["ready"], "a worker beats again")
+    assert readiness(admin) == (200, b"ready\n")
 
 
 def test_orphan_drains_on_term_and_ends_on_the_second(
