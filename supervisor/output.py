@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 def say(lines: Iterable[str]) -> None:
     """Print and flush. Whoever reads them may be gone: that is no reason to stop."""
+    if sys.stdout is None:  # gone the last time already
+        return
     try:
         for line in lines:
             print(line)

@@ -38,6 +38,9 @@ RuntimeDir = Annotated[
 
 def main() -> None:
     """Console entry."""
+    from supervisor.cli.descriptors import fill_closed
+
+    fill_closed()
     sys.exit(run(sys.argv[1:]))
 
 
