@@ -61,7 +61,9 @@ class Commands:
         return await verb(request.arguments)
 
     async def _ping(self, _: dict[str, Any]) -> Reply:
-        return Reply(exit_code=OK)
+        # Whoever asks for a stop has to wait for that long more.
+        timeouts = self._overview.reloader.served.config.timeouts
+        return Reply(exit_code=OK, data={"shutdown_delay_s": float(timeouts.shutdown_delay)})
 
     async def _status(self, _: dict[str, Any]) -> Reply:
         code = DEGRADED if self._overview.is_degraded() else OK

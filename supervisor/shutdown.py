@@ -16,16 +16,21 @@ from supervisor.worker_process import Status
 
 _ACCEPT_S: Final = 1.0
 _GRACE_S: Final = 2.0  # beyond the deadline, for a worker to count and to end
+_LOOK_S: Final = 0.5  # how soon a deadline that was brought nearer is seen
 _STOP_S: Final = 1.0  # for a worker that is told to end at once
 _KILL_S: Final = 5.0
 
 
 class StopOrder(Struct):
-    """How to stop; times in seconds. ``hurry`` set: at once, whatever the times say."""
+    """How to stop; times in seconds. ``hurry`` set: at once, whatever the times say.
+
+    ``cut_at``, of the loop's clock: what is open is cut then; None until the drain has begun.
+    """
 
     delay_s: float
     drain_s: float
     hurry: asyncio.Event
+    cut_at: float | None = None
 
 
 class Stopped(Struct, frozen=True):
@@ -50,6 +55,17 @@ class Shutdown:
         self._listeners = listeners
         self._retirement = retirement
         self._log = log
+        self._loop = asyncio.get_running_loop()
+
+    def shorten(self, order: StopOrder, drain_s: float) -> None:
+        """A stop was asked for again: what is open may be cut sooner by that, never later."""
+        if order.cut_at is None:
+            order.drain_s = min(order.drain_s, drain_s)
+            return
+        cut_at = self._loop.time() + drain_s
+        if cut_at < order.cut_at:
+            order.cut_at = cut_at
+            self._pool.send_all(Drain(deadline_s=drain_s, close_listeners=True))
 
     async def run(self, order: StopOrder) -> Stopped:
         """Design section 2, "Full stop". Returns when no worker is left."""
@@ -63,8 +79,9 @@ class Shutdown:
             for worker in pool.workers.values():
                 worker.ended_before = pool.counts.read(worker.counts_row).ended
                 worker.status = Status.DRAINING
+            order.cut_at = self._loop.time() + order.drain_s
             pool.send_all(Drain(deadline_s=order.drain_s, close_listeners=True))
-            await self._until_empty(order.drain_s + _GRACE_S, order.hurry)
+            await self._until_empty(order)
         self._listeners.close(list(self._listeners.held))
         await self._end_the_rest()
         return Stopped(drained=pool.drained, cut=pool.cut)
@@ -95,13 +112,17 @@ class Shutdown:
             pids = [worker.pid for worker in pool.workers.values()]
             self._log.error("workers are still there", workers=pids)
 
-    async def _until_empty(self, timeout_s: float, hurry: asyncio.Event) -> None:
-        create = asyncio.get_running_loop().create_task
-        gone = create(self._pool.wait(self._pool.is_empty, timeout_s))
-        hurried = create(hurry.wait())
-        await asyncio.wait({gone, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        hurried.cancel()
+    async def _until_empty(self, order: StopOrder) -> None:
+        pool = self._pool
+
+        def is_over() -> bool:
+            return pool.is_empty() or order.hurry.is_set()
+
+        while order.cut_at is not None and not is_over():
+            left_s = order.cut_at + _GRACE_S - self._loop.time()
+            if left_s <= 0.0:
+                return
+            await pool.wait(is_over, min(left_s, _LOOK_S))
 
     async def _sleep(self, seconds: float, hurry: asyncio.Event) -> None:
         try:

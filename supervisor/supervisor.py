@@ -195,6 +195,8 @@ class Supervisor:
         self._events: asyncio.Queue[signals.Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[object]] = set()
         self._hurry = asyncio.Event()
+        self._order: StopOrder | None = None  # once a stop has begun
+        self._shutdown = Shutdown(pool, listeners, self._retirement, log)
         self._stopped: asyncio.Future[Stopped] = self._loop.create_future()
 
     def _overview(self) -> Overview:
@@ -271,7 +273,7 @@ class Supervisor:
         if not self._pool.is_empty():
             # The start failed half way: nobody is served yet.
             self._hurry.set()
-            await self._shutdown(0.0)
+            await self._stop(StopOrder(delay_s=0.0, drain_s=0.0, hurry=self._hurry))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -339,33 +341,35 @@ class Supervisor:
         return self._reloads.request_resize(change, timeout_s)
 
     def request_stop(self, drain_s: float | None, *, at_once: bool) -> asyncio.Future[Stopped]:
-        """Drain, then end; ``drain_s`` None: as configured. A stop under way can be hurried."""
+        """Drain, then end; ``drain_s`` None: as configured.
+
+        A stop under way can be hurried, or given a nearer deadline.
+        """
         if at_once:
             self._hurry.set()
-        if not self._life.is_stopping:
+        if self._order is None:
             self._life.is_stopping = True
-            self._pool.changed.set()
             self._log.info("stopping", at_once=at_once)
             timeouts = self._reloader.served.config.timeouts
             drain_s = float(timeouts.drain) if drain_s is None else drain_s
-            self._service.stopping(float(timeouts.shutdown_delay) + drain_s)
-            self._begin(self._shutdown(drain_s))
+            self._order = StopOrder(
+                delay_s=float(timeouts.shutdown_delay), drain_s=drain_s, hurry=self._hurry
+            )
+            self._service.stopping(self._order.delay_s + drain_s)
+            self._begin(self._stop(self._order))
+        elif drain_s is not None:
+            self._shutdown.shorten(self._order, drain_s)
+        self._pool.changed.set()
         return self._stopped
 
-    async def _shutdown(self, drain_s: float) -> None:
-        order = StopOrder(
-            delay_s=float(self._reloader.served.config.timeouts.shutdown_delay),
-            drain_s=drain_s,
-            hurry=self._hurry,
-        )
-        shutdown = Shutdown(self._pool, self._listeners, self._retirement, self._log)
+    async def _stop(self, order: StopOrder) -> None:
         try:
-            stopped = await shutdown.run(order)
+            stopped = await self._shutdown.run(order)
         except Exception:
             # Our bug, or a kernel that refuses; but nobody could end us any more but by SIGKILL.
             self._log.exception("the stop failed, and goes on at once")
             self._hurry.set()
-            stopped = await shutdown.run(order)
+            stopped = await self._shutdown.run(order)
         if not self._stopped.done():
             self._stopped.set_result(stopped)
 

@@ -240,8 +240,14 @@ class DataPlane(Preparing):
         close_listeners: bool,
         on_done: Callable[[int, int], None],
     ) -> None:
-        """Accept what waits, then finish; ``on_done(drained, cut)`` when no connection is left."""
+        """Accept what waits, then finish; ``on_done(drained, cut)`` when no connection is left.
+
+        Told again during a drain that has a deadline, it only brings that nearer.
+        """
         now = self.reactor.look_at_clock()
+        if self.has_drain_deadline and deadline_s is not None:
+            self._cut_all(now + deadline_s)
+            return
         for listener in self._listeners.values():
             for sock in listener.sockets.values():
                 if sock.is_polled or close_listeners:
@@ -259,9 +265,12 @@ class DataPlane(Preparing):
             elif isinstance(conn.phase, PrefaceReader) and deadline_s is not None:
                 conn.phase.leave()
         if deadline_s is not None:
-            for conn in list(self.open):
-                conn.cut(now + deadline_s, End.DRAIN_DEADLINE)
+            self._cut_all(now + deadline_s)
         self._departure.check()
+
+    def _cut_all(self, at: float) -> None:
+        for conn in list(self.open):
+            conn.cut(at, End.DRAIN_DEADLINE)
 
     def stop(self) -> None:
         """Cut every connection as ``stopped``; a drain under way counts them as cut."""

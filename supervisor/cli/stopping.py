@@ -24,10 +24,13 @@ def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
 
     Orphans are told to end at once after ``timeout_s``.
     """
-    wait_s = None if timeout_s is None and not now else (timeout_s or 0.0) + _MARGIN_S
-    deadline = None if wait_s is None else time.monotonic() + wait_s
     if (refusal := client.not_ours(directory)) is not None:
         return refusal
+    wait_s = None
+    if now or timeout_s is not None:
+        delay_s = 0.0 if now else _delay_s(directory)
+        wait_s = delay_s + (timeout_s or 0.0) + _MARGIN_S
+    deadline = None if wait_s is None else time.monotonic() + wait_s
     if runtime_dir.running_pid(directory) is None:
         limit_s = 0.0 if now else timeout_s
         return _stop_orphans(directory, deadline, limit_s)
@@ -40,6 +43,12 @@ def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
     if not _wait(lambda: runtime_dir.running_pid(directory) is None, deadline):
         return client.timed_out("the supervisor is still there", _CUT_HINT)
     return reply
+
+
+def _delay_s(directory: Path) -> float:
+    """How long the supervisor accepts connections still before it drains; 0 if it says nothing."""
+    found = client.ask(directory, "ping", {}, _MARGIN_S).data.get("shutdown_delay_s", 0.0)
+    return float(found)
 
 
 def _stop_orphans(directory: Path, deadline: float | None, limit_s: float | None) -> Reply:

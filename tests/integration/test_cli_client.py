@@ -21,7 +21,10 @@ Answer = Callable[[Request], bytes | None]
 
 @contextmanager
 def supervisor(directory: Path, answer: Answer) -> Iterator[RuntimeDir]:
-    """Holds the lock and answers one request, as a supervisor does; None is no answer."""
+    """Holds the lock and answers one request, as a supervisor does; None is no answer.
+
+    A ping before it is answered, too.
+    """
     held = RuntimeDir(directory)
     held.open()
     context = zmq.Context()
@@ -31,6 +34,9 @@ def supervisor(directory: Path, answer: Answer) -> Iterator[RuntimeDir]:
 
     def serve() -> None:
         peer, _, raw = router.recv_multipart()
+        if decode_request(raw).verb == "ping":
+            router.send_multipart([peer, b"", encode(Reply(exit_code=0))])
+            peer, _, raw = router.recv_multipart()
         reply = answer(decode_request(raw))
         if reply is not None:
             router.send_multipart([peer, b"", reply])
