@@ -51,7 +51,11 @@ class AdminView(Protocol):
         ...
 
     def is_ready(self) -> bool:
-        """A worker is ready and no stop has begun."""
+        """A worker is ready, and not silent, and no stop has begun."""
+        ...
+
+    def is_stopping(self) -> bool:
+        """A stop has begun."""
         ...
 
     def facts(self) -> Facts:
@@ -157,8 +161,7 @@ class AdminServer:
     def _readiness(self) -> web.Response:
         if self._view.is_ready():
             return web.Response(text="ready\n")
-        ready = self._view.worker_states().get("ready", 0)
-        reason = "a stop has begun" if ready else "no worker is ready"
+        reason = "a stop has begun" if self._view.is_stopping() else "no worker is ready"
         return web.Response(status=503, text=f"not ready: {reason}\n")
 
 

@@ -81,6 +81,10 @@ class Overview(Struct, frozen=True, kw_only=True):
         ready = self.pool.counts_by_state()["ready"]
         return bool(self.life.up_at and not self.life.is_stopping and ready)
 
+    def is_stopping(self) -> bool:
+        """A stop has begun."""
+        return self.life.is_stopping
+
     def is_degraded(self) -> bool:
         """Fewer workers are ready than wanted, or the last reload was refused."""
         last = self.reloads.last

@@ -48,6 +48,7 @@ def status(data: dict[str, Any]) -> str:
     uptime = span(supervisor["uptime_s"])
     lines = [
         f"proxyctl     {supervisor['version']}, pid {supervisor['pid']}, up {uptime}",
+        *(["stopping     a stop has begun"] if data.get("stopping") else []),
         f"config       {supervisor['config']}",
         f"generation   {data['generation']}{_last_reload(data.get('last_reload', {}))}",
         f"workers      {_workers(data)}",

@@ -26,6 +26,7 @@ class View:
 
     def __init__(self) -> None:
         self.ready = True
+        self.stopping = False
         self.states = {"ready": 2}
 
     def totals(self) -> Totals:
@@ -51,6 +52,10 @@ class View:
     def is_ready(self) -> bool:
         """As set by the test."""
         return self.ready
+
+    def is_stopping(self) -> bool:
+        """As set by the test."""
+        return self.stopping
 
     def facts(self) -> Facts:
         """The first generation."""
@@ -140,12 +145,13 @@ def test_health() -> None:
             return ask(server.address, path)
 
         assert (await asyncio.to_thread(get, "/readyz"))[0] == 200
-        view.ready = False
-        status, _, body = await asyncio.to_thread(get, "/readyz")
-        assert (status, body) == (503, b"not ready: a stop has begun\n")
-        view.states = {"ready": 0, "starting": 2}
+        view.ready, view.states = False, {"ready": 0, "starting": 2}
         status, _, body = await asyncio.to_thread(get, "/readyz")
         assert (status, body) == (503, b"not ready: no worker is ready\n")
+        view.stopping = True
+        for view.states in ({"ready": 2}, {"ready": 0, "draining": 2}):
+            status, _, body = await asyncio.to_thread(get, "/readyz")
+            assert (status, body) == (503, b"not ready: a stop has begun\n")
         assert (await asyncio.to_thread(get, "/livez"))[0] == 200
 
     serve(scenario)

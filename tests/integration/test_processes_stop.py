@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from supervisor.cli import stopping
+from supervisor.cli import stopping, views
 from tests.conftest import StartProxyctl
-from tests.helpers.ports import free_port
-from tests.helpers.processes import PROXYCTL, Proxyctl, config_of
+from tests.helpers.ports import free_port, free_ports
+from tests.helpers.processes import PROXYCTL, Proxyctl, config_of, readiness
 from tests.helpers.sockets import EchoServer, connect, exchange, is_refused
 from tests.helpers.waiting import wait_until
 
@@ -55,6 +55,21 @@ def test_a_second_stop_brings_the_deadline_nearer(
                 for one in (first, later):
                     output, _ = one.communicate(timeout=20)
                     assert json.loads(output)["data"] == document["data"]
+    assert running.wait() == 0
+
+
+def test_a_stop_under_way_is_shown(proxyctl: StartProxyctl, echo: EchoServer) -> None:
+    """By `status`, and by `/readyz` while connections drain as well."""
+    port, admin = free_ports(2)
+    config = config_of({"a": (port, echo.address)}, admin={"listen": f"127.0.0.1:{admin}"})
+    running = proxyctl(config, workers=1)
+    assert "stopping" not in views.status(running.status())
+    with connect(port) as client:
+        assert exchange(client, b"x") == b"x"
+        running.signal(signal.SIGTERM)
+        wait_until(lambda: running.status()["workers"]["draining"] == 1, "it drains")
+        assert "stopping     a stop has begun" in views.status(running.status()).splitlines()
+        assert readiness(admin) == (503, b"not ready: a stop has begun\n")
     assert running.wait() == 0
 
 
