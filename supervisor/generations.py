@@ -93,7 +93,7 @@ class Generations:
                 self._catch_up(worker)
 
     def close(self, reason: str) -> None:
-        """Refuse whatever is not final yet, and all that comes."""
+        """Refuse whatever is not final yet, and all that comes; nobody is given a port any more."""
         self._closed_for = reason
         if self._rollout is not None:
             self._carry_out(self._rollout.refuse(reason))
@@ -212,6 +212,8 @@ class Generations:
     def retired(self, worker: WorkerProcess, ids: Iterable[int]) -> None:
         """It holds these no more: what of them it needs again may be given now."""
         worker.retiring.difference_update(ids)
+        if self._closed_for:
+            return
         for encoded in (self._candidate, self.committed):
             if encoded is not None and encoded.plan.generation == worker.preparing:
                 worker.give(worker.preparing, self._missing(worker, encoded.plan))
@@ -240,7 +242,7 @@ class Generations:
             self._commit(worker, number)
 
     def _boot(self, worker: WorkerProcess) -> None:
-        if self.committed is not None:
+        if self.committed is not None and not self._closed_for:
             self._send_generation(worker, self.committed)
 
     def _send_generation(self, worker: WorkerProcess, encoded: EncodedPlan) -> None:

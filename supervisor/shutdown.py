@@ -74,6 +74,10 @@ class Shutdown:
         pool.is_stopping = True
         self._retirement.cancel()
         pool.generations.close("proxyctl stops")
+        for worker in list(pool.workers.values()):
+            if worker.status is Status.STARTING:
+                worker.is_unwanted = True
+                worker.kill("proxyctl stops")  # it serves nothing yet
         if not order.hurry.is_set():
             await self._retire_all(order)
             for worker in pool.workers.values():
@@ -87,10 +91,6 @@ class Shutdown:
         return Stopped(drained=pool.drained, cut=pool.cut)
 
     async def _retire_all(self, order: StopOrder) -> None:
-        for worker in list(self._pool.workers.values()):
-            if worker.status is Status.STARTING:
-                worker.is_unwanted = True
-                worker.kill("proxyctl stops")  # it serves nothing yet
         ids = set(self._listeners.held)
         if problem := self._listeners.stop_accepting(ids):
             self._log.warning("ports close without dropping new SYNs first", reason=problem)

@@ -269,6 +269,9 @@ class WorkerPool:
     # Start and end of a worker
 
     async def _spawn(self, number: int, slot: Slot) -> None:
+        if self.is_stopping:  # since this was begun
+            slot.is_spawning = False
+            return
         self._incarnation += 1
         try:
             row = self.counts.take(number)

@@ -73,6 +73,21 @@ def test_a_stop_under_way_is_shown(proxyctl: StartProxyctl, echo: EchoServer) ->
     assert running.wait() == 0
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_start_that_is_interrupted_ends_quietly(
+    proxyctl: StartProxyctl, echo: EchoServer, how: signal.Signals
+) -> None:
+    """Workers whose Hello comes when the ports are closed already are given nothing."""
+    for _ in range(3):
+        config = config_of({"a": (free_port(), echo.address)})
+        running = proxyctl(config, workers=4, is_ready_expected=False)
+        wait_until(lambda one=running: "listening" in one.output(), "it listens")  # type: ignore[misc]
+        running.signal(how)
+        assert running.wait() == 0
+        assert "Traceback" not in running.log() + running.output()
+        assert '"level":"error"' not in running.log()
+
+
 def test_a_second_stop_counts_before_the_drain_has_begun(
     proxyctl: StartProxyctl, echo: EchoServer
 ) -> None:

@@ -304,3 +304,30 @@ def test_a_listener_is_not_given_before_the_old_one_is_given_back(run: Run) -> N
             assert worker.lent == set()
 
     run(scenario)
+
+
+def test_nobody_is_given_a_port_once_a_stop_has_begun(run: Run) -> None:
+    """Neither a new worker, nor one that closes its ports while it prepares: they are gone."""
+
+    async def scenario(site: Site) -> None:
+        with socket.socket() as one:
+            site.listeners.held[1] = HeldListener(plan=PORT, sockets=[one])
+            task = await site.reload(2, PORT)
+            for incarnation in (1, 2):
+                site.generations.prepared(site.workers[incarnation], 2)
+            worker = site.workers[2]
+            site.commit(1, 2)
+            site.generations.retire(worker, {1})
+            site.generations.close("proxyctl stops")
+            site.listeners.held.clear()
+            site.generations.retired(worker, [1])
+            assert worker.given == set()
+            site.commit(2, 2)
+            await task
+        new = WorkerProcess(0, 3, 0, socket.socket(), 0.0)
+        site.workers[3] = new
+        site.generations.hello(new)
+        assert site.queue.take(3) == []
+        new.close()
+
+    run(scenario)
