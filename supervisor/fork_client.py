@@ -98,9 +98,11 @@ class ForkServer:
             self._control.sendmsg([encode(request)], rights)
             async with asyncio.timeout(_ANSWER_S):
                 spawned = await answer
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             self._kill()
-            raise ControlError(f"the fork server does not answer: {error}") from error
+            # A TimeoutError, which is an OSError too, says nothing of itself.
+            why = error.strerror or f"no answer within {_ANSWER_S:g} s"
+            raise ControlError(f"the fork server does not answer: {why}") from error
         finally:
             self._waiting.pop(request.incarnation, None)
         if not spawned.pid:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.errors import InternalError
+from shared.errors import ControlError, InternalError
 from shared.log import Logging, LogSettings
+from shared.messages import Spawn
+from supervisor import fork_client
 from supervisor.control_server import ControlServer
+from supervisor.fork_client import ForkServer
 from supervisor.ledger import Ledger
 from supervisor.listeners import Listeners
 from supervisor.runtime_dir import RuntimeDir
@@ -78,5 +84,34 @@ def test_without_a_row_to_count_in_a_start_fails_and_is_tried_again(tmp_path: Pa
             runtime_dir.close()
         assert pool.is_empty()
         assert "cannot start a worker" in (tmp_path / "log").read_text()
+
+    asyncio.run(scenario())
+
+
+def test_a_fork_server_that_hangs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of the failed start says how long there was no answer."""
+    monkeypatch.setattr(fork_client, "_ANSWER_S", 0.3)
+    spawn = Spawn(
+        run="r",
+        slot=0,
+        incarnation=1,
+        control_addr="",
+        stats_addr="",
+        runtime_dir="",
+        counts_row=0,
+        log_level="info",
+        log_format="json",
+        log_file="",
+    )
+
+    async def scenario() -> None:
+        server = ForkServer(Logging(LogSettings(level="error")).logger)
+        server.start()
+        os.kill(server.pid, signal.SIGSTOP)
+        ours, theirs = socket.socketpair()
+        with ours, theirs, pytest.raises(ControlError) as caught:
+            await server.spawn(spawn, theirs, ())
+        assert str(caught.value) == "the fork server does not answer: no answer within 0.3 s"
+        server.stop()
 
     asyncio.run(scenario())
