@@ -50,6 +50,7 @@ class ReloadQueue:
         self._service = service
         self._log = log
         self._is_fixed = is_fixed
+        self._started = reloader.served.config  # what cannot change meanwhile is as it says
         self._resizer = Resizer(pool, log)
         self._loop = asyncio.get_running_loop()
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -165,15 +166,18 @@ class ReloadQueue:
         self._pool.watchdog_s = float(new.timeouts.watchdog)
         warnings = self._logs.apply(settings_of(new))
         later = "takes effect at the next start"
-        if new.max_workers != old.max_workers:
+        # With what runs, not with the last file: each reload says what still waits.
+        if new.max_workers not in (self._started.max_workers, self._pool.slots):
             warnings.append(Problem(message=f"a changed max_workers {later}", path="max_workers"))
-        if new.admin != old.admin:
+        if _admin_address(new) != _admin_address(self._started):
             warnings.append(Problem(message=f"a changed address {later}", path="admin.listen"))
-        if new.workers != old.workers and not self._is_fixed:
-            wanted = compiler.resolve_workers(new)
-            if wanted > self._pool.slots:
-                message = f"there is room for {self._pool.slots} workers; more {later}"
-                warnings.append(Problem(message=message, path="workers"))
+        if self._is_fixed:
+            return warnings
+        wanted = compiler.resolve_workers(new)
+        if new.workers != self._started.workers and wanted > self._pool.slots:
+            message = f"there is room for {self._pool.slots} workers; more {later}"
+            warnings.append(Problem(message=message, path="workers"))
+        if new.workers != old.workers:  # else what was resized by hand stays
             self._pool.resize(wanted)
         return warnings
 
@@ -189,3 +193,9 @@ async def _settle(future: asyncio.Future[Any], work: Awaitable[Any]) -> None:
     else:
         if not future.done():
             future.set_result(result)
+
+
+def _admin_address(config: Config) -> str:
+    """Where the admin listener of this config listens; "" for none."""
+    admin = config.admin
+    return "" if admin is None or admin.listen is None else str(admin.listen)

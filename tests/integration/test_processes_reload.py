@@ -185,3 +185,24 @@ def test_reload_changes_the_number_of_workers(proxyctl: StartProxyctl, echo: Ech
     code, document = running.run("reload")
     assert code == 0
     assert "max_workers" in document["warnings"][0]["path"]
+
+
+def test_what_waits_for_the_next_start_is_said_at_each_reload(
+    proxyctl: StartProxyctl, echo: EchoServer
+) -> None:
+    """Compared with what runs: until the file says that again, and not when it does."""
+    routes = {"a": (free_port(), echo.address)}
+    config = config_of(routes, workers=1, max_workers=2)
+    changed = {"admin": {"listen": f"127.0.0.1:{free_port()}"}, "max_workers": 4, "workers": 3}
+    running = proxyctl(config, workers=None)
+
+    def warned() -> list[str]:
+        code, document = running.run("reload")
+        assert code == 0, document
+        return sorted(warning["path"] for warning in document["warnings"])
+
+    running.write({**config, **changed})
+    for _ in range(2):
+        assert warned() == ["admin.listen", "max_workers", "workers"]
+    running.write(config)
+    assert warned() == []
