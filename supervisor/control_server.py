@@ -6,7 +6,8 @@ Nothing here waits for a peer. What cannot be sent at once is dropped, and told 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -49,7 +50,7 @@ class ControlServer:
     ) -> None:
         self.workers_addr = f"ipc://{runtime_dir.workers_path}"
         self.stats_addr = f"ipc://{runtime_dir.stats_path}"
-        self._control_addr = f"ipc://{runtime_dir.control_path}"
+        self._runtime_dir = runtime_dir
         self._run = runtime_dir.run
         self._log = log
         self._on_message = on_message
@@ -65,24 +66,36 @@ class ControlServer:
         self._stats = self._context.socket(zmq.PULL)
         self._control = self._context.socket(zmq.ROUTER)
         self._control.setsockopt(zmq.MAXMSGSIZE, _REQUEST_MAX_BYTES)
+        self._places = {
+            runtime_dir.workers_path: self._workers,
+            runtime_dir.stats_path: self._stats,
+            runtime_dir.control_path: self._control,
+        }
 
     def start(self) -> None:
         """Bind and serve; StartError when a socket cannot be bound."""
-        for socket, address in (
-            (self._workers, self.workers_addr),
-            (self._stats, self.stats_addr),
-            (self._control, self._control_addr),
-        ):
-            try:
-                socket.bind(address)
-            except zmq.ZMQError as error:
-                raise StartError(f"cannot bind {address}: {error.strerror}") from error
+        self._bind(self._places)
         create = asyncio.get_running_loop().create_task
         self._tasks = [
             create(self._forever(self._workers, self._take_message)),
             create(self._forever(self._stats, self._take_snapshot)),
             create(self._forever(self._control, self._take_request)),
         ]
+
+    def bind_missing(self) -> None:
+        """Bind again where the file of a socket was removed; StartError when that cannot be.
+
+        ZeroMQ goes on with whom it has, and listens once more.
+        """
+        missing = self._runtime_dir.missing()
+        self._bind({path: socket for path, socket in self._places.items() if path in missing})
+
+    def _bind(self, places: Mapping[Path, zmq.asyncio.Socket]) -> None:
+        for path, socket in places.items():
+            try:
+                socket.bind(f"ipc://{path}")
+            except zmq.ZMQError as error:
+                raise StartError(f"cannot bind ipc://{path}: {error.strerror}") from error
 
     def send(self, incarnation: int, message: SupervisorMessage) -> bool:
         """Queue a message for a worker; False when it is not there or takes nothing."""

@@ -107,9 +107,40 @@ class RuntimeDir:
             ) from error
         self._clear()
 
+    def is_whole(self) -> bool:
+        """Our lock and our sockets are still in their places."""
+        return self._has_lock() and not self.missing()
+
+    def missing(self) -> list[Path]:
+        """Those of our sockets that are not there."""
+        paths = (self.workers_path, self.stats_path, self.control_path)
+        return [path for path in paths if not path.exists()]
+
+    def restore(self) -> None:
+        """Make the directory and its lock again where somebody removed them.
+
+        OSError, or StartError when another supervisor has taken the place meanwhile.
+        """
+        if self._has_lock():
+            return
+        self._make()
+        old = self._lock_fd
+        self._lock(0.0)
+        os.close(old)
+
+    def _has_lock(self) -> bool:
+        """Whether the file that others look at is the one that we hold."""
+        try:
+            found = os.stat(self.path / LOCK_FILE)
+        except OSError:
+            return False
+        return self._lock_fd >= 0 and os.path.samestat(found, os.fstat(self._lock_fd))
+
     def close(self) -> None:
         """Remove our sockets and let the lock go."""
-        for path in (self.control_path, self.workers_path, self.stats_path):
+        if self._has_lock():  # else it is another's by now
+            self.control_path.unlink(missing_ok=True)
+        for path in (self.workers_path, self.stats_path):
             path.unlink(missing_ok=True)
         if self._lock_fd >= 0:
             os.ftruncate(self._lock_fd, 0)
@@ -155,9 +186,9 @@ class RuntimeDir:
             )
         self.path.chmod(0o700)
 
-    def _lock(self) -> None:
+    def _lock(self, patience_s: float = _LOCK_PATIENCE_S) -> None:
         fd = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = monotonic() + _LOCK_PATIENCE_S
+        deadline = monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -42,6 +42,7 @@ from supervisor.runtime_dir import RuntimeDir
 from supervisor.sd_notify import Notifier
 from supervisor.service import Service
 from supervisor.shutdown import Shutdown, StopOrder, Stopped
+from supervisor.socket_watch import SocketWatch
 from supervisor.ticket_secret import TicketSecrets
 from supervisor.worker_pool import WorkerPool
 
@@ -159,6 +160,7 @@ class Supervisor:
             on_snapshot=self._ledger.take,
             on_request=lambda request: self._commands.answer(request),
         )
+        self._watch = SocketWatch(setup.runtime_dir, self._control, log.bind(component="control"))
         self._pool = pool = WorkerPool(
             run=setup.runtime_dir.run,
             runtime_dir=str(setup.runtime_dir.path),
@@ -237,6 +239,7 @@ class Supervisor:
             self._tickets.run,
             self._expiry.run,
             self._rates.run,
+            self._watch.run,
         ):
             self._begin(self._for_ever(duty))
         if self._service.is_on:
