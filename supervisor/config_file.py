@@ -116,12 +116,14 @@ def _sorted(problems: list[Problem], name: str) -> list[Problem]:
 
 
 def _placed(config: Config, directory: FilePath) -> Config:
-    """The config with its access log's path absolute: workers know no config file."""
-    access = config.log.access
-    if access is None:
-        return config
-    path = os.path.join(os.path.abspath(directory), access.file)
-    return replace(config, log=replace(config.log, access=replace(access, file=path)))
+    """The config with the paths of its logs absolute: workers know no config file."""
+    log, start = config.log, os.path.abspath(directory)
+    if log.file is not None:
+        log = replace(log, file=os.path.join(start, log.file))
+    if log.access is not None:
+        path = os.path.join(start, log.access.file)
+        log = replace(log, access=replace(log.access, file=path))
+    return replace(config, log=log)
 
 
 def _text(data: bytes, name: str) -> str:

@@ -70,7 +70,10 @@ class Log(ConfigStruct, frozen=True, kw_only=True):
     ] = "auto"
     file: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
-        doc("Path of the log file; null: standard error. USR1 opens it again"),
+        doc(
+            "Path of the log file; a relative one starts at the config file's directory; null: "
+            "standard error. USR1 opens it again"
+        ),
     ] = None
     access: Annotated[
         AccessLog | None, doc("A line for each connection or request; null: none")

@@ -172,6 +172,14 @@ def access(text: str, directory: Path = Path()) -> AccessLog:
     return found
 
 
+def test_log_file(tmp_path: Path) -> None:
+    """As all paths of a config: a relative one starts at the config file's directory."""
+    relative = loaded("log: {file: x/a.log}", directory=tmp_path).config
+    assert relative.log.file == f"{tmp_path}/x/a.log"
+    assert loaded("log: {file: /x/a.log}", directory=tmp_path).config.log.file == "/x/a.log"
+    assert loaded(directory=tmp_path).config.log.file is None
+
+
 def test_access_log(tmp_path: Path) -> None:
     """A path from the config's directory on, json or a template, and when there are more lines."""
     assert access("{file: a.log}", tmp_path) == AccessLog(file=f"{tmp_path}/a.log")
