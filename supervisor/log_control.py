@@ -35,13 +35,22 @@ def check_access_file(access: AccessPlan | None) -> None:
 
     StartError when it cannot be opened for appending. May wait for a disk.
     """
-    if access is None:
-        return
+    if access is not None:
+        _check(access.file, "access log", "log.access")
+
+
+def check_log_file(file: str) -> None:
+    """The same of the operational log; "" is standard error."""
+    if file:
+        _check(file, "log file", "log.file")
+
+
+def _check(file: str, what: str, key: str) -> None:
     try:
-        os.close(open_for_append(access.file))
+        os.close(open_for_append(file))
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "see `log.access`")
-        message = f"cannot open the access log {access.file}: {error.strerror}"
+        hint = _HINTS.get(error.errno or 0, f"see `{key}`")
+        message = f"cannot open the {what} {file}: {error.strerror}"
         raise StartError(message, hint) from error
 
 

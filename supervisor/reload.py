@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 
@@ -16,7 +16,7 @@ from supervisor.config_source import ConfigSource
 from supervisor.encoded_plan import encode_plan
 from supervisor.generations import RolloutResult
 from supervisor.listeners import Listeners
-from supervisor.log_control import check_access_file
+from supervisor.log_control import check_access_file, check_log_file, settings_of
 from supervisor.retirement import Retirement
 from supervisor.worker_pool import WorkerPool
 
@@ -122,7 +122,7 @@ class Reloader:
         plan = await self._source.compile(
             config, generation=self._last_generation, slots=self._pool.slots
         )
-        await _check_access(plan)
+        await self._check_logs(config, plan)
         if self._pool.is_stopping:
             raise ControlError("proxyctl stops")  # its ports are closed and stay so
         await self._retirement.take_back(listener.id for listener in plan.listeners)
@@ -142,21 +142,26 @@ class Reloader:
         warnings = [Problem(message=text, code="listen") for text in opened.warnings]
         return Served(config, plan), [*checked.warnings, *warnings], result
 
+    async def _check_logs(self, config: Config, plan: Plan) -> None:
+        """ConfigError when a log that the new config asks for could not be written."""
+        await _check("access_log", "log.access", lambda: check_access_file(plan.access))
+        file = settings_of(config).file
+        if file != self._pool.log_settings.file:  # else nothing is opened
+            await _check("log_file", "log.file", lambda: check_log_file(file))
+
     def _restore_plans(self) -> None:
         for listener in self.served.plan.listeners:
             if listener.id in self._listeners.held:  # a stop may have closed it meanwhile
                 self._listeners.held[listener.id].plan = listener
 
 
-async def _check_access(plan: Plan) -> None:
-    """ConfigError when the workers could not write the access log that the plan asks for."""
+async def _check(code: str, path: str, check: Callable[[], None]) -> None:
+    """ConfigError where a log cannot be written."""
     try:
         # In a thread: a file may lie on a disk that hangs.
-        await asyncio.to_thread(check_access_file, plan.access)
+        await asyncio.to_thread(check)
     except StartError as error:
-        problem = Problem(
-            message=error.message, code="access_log", path="log.access", hint=error.hint
-        )
+        problem = Problem(message=error.message, code=code, path=path, hint=error.hint)
         raise ConfigError([problem]) from error
 
 

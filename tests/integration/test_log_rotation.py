@@ -188,3 +188,29 @@ def test_journald_lines_of_running_processes(
     assert all(line[0] == "<" and line[1] in "34567" and line[2] == ">" for line in lines)
     assert any("component=supervisor" in line for line in lines)
     assert any("component=worker " in line for line in lines)
+
+
+def test_a_reload_whose_log_file_cannot_be_opened_is_refused(
+    proxyctl: StartProxyctl, echo: EchoServer, tmp_path: Path
+) -> None:
+    """As for the access log, nothing of that file is taken over. What is in use is not opened."""
+    old, new = tmp_path / "old" / "log", tmp_path / "new" / "log"
+    old.parent.mkdir()
+    port = free_port()
+    routes = {"a": (port, echo.address)}
+    running = proxyctl(config_of(routes, log={"file": str(old), "format": "json"}))
+    changed = config_of({"b": (port, echo.address)}, log={"file": str(new), "format": "json"})
+    running.write(changed)
+    code, document = running.run("reload")
+    (problem,) = document["errors"]
+    assert (code, problem["path"], problem["code"]) == (1, "log.file", "log_file")
+    assert problem["message"] == f"cannot open the log file {new}: No such file or directory"
+    assert problem["hint"] == "create its directory"
+    assert running.status()["generation"] == 1
+    assert "reload refused" in old.read_text()
+    new.parent.mkdir()
+    assert running.run("reload")[0] == 0
+    wait_until(lambda: "reload ok" in new.read_text(), "it is in use")
+    new.unlink()
+    new.parent.rmdir()
+    assert running.run("reload")[0] == 0
