@@ -43,6 +43,7 @@ TORN_S: Final = (0.0, 0.03)  # from the first half to the second
 RESIZE_S: Final = 20.0
 COMMAND_PART: Final = 0.05  # asked by the command itself, which costs a Python's start
 LONG_STOP_S: Final = (1.1, 1.7)  # adopted by siblings, and awake before the watchdog
+HEARD_S: Final = 1.0  # for the report of a worker that was woken among others that are busy
 SHORT_STOP_S: Final = (0.05, 0.8)
 _GONE_S: Final = 8.0  # for a stopped worker to be killed by the watchdog
 _YOUNG_S: Final = 6.0  # a worker that ends within 5 s of its start counts as a failed start
@@ -322,7 +323,9 @@ class Disturbances(_Repeated):
         self._deeds.tell(
             f"worker {pid} (incarnation {incarnation}) was stopped for {seconds:.2f} s"
         )
-        # It must live on: a stop that ends before the watchdog excuses nothing.
+        # It must live on: a stop that ends before the watchdog excuses nothing. Until it is heard
+        # of, the silence before the stop still counts.
+        self.is_over.wait(HEARD_S)
         if any(worker["incarnation"] == incarnation for worker in self._proxy.workers()):
             self._deeds.forget(noted)
 
