@@ -63,7 +63,7 @@ $(INSTALLED): pyproject.toml setup.py
 	    echo "Name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "Python's venv module is missing. As root: apt install make python3-venv" >&2; exit 1; }
-	@echo "Setting up .venv (once; takes a minute or two)"
+	@echo "Setting up .venv (once; takes two to four minutes)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP) -e '.[dev]' </dev/null
 	@touch $@ $(BUILT)
