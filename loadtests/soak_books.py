@@ -179,6 +179,7 @@ class Books:
     def draw_up(self, name: str, *, is_last: bool) -> Rest:
         """Have everything rest, and wait until the counters agree, AGREE_S at the longest."""
         rest = Rest(name=name, account=Account())
+        begun_at = monotonic()
         try:
             rest.account = self._crowd.rest(is_last=is_last)
         except LoadTestError as error:
@@ -207,7 +208,7 @@ class Books:
         if not is_last:
             rest.long_by_worker = by_worker(rest.account)
             ages_s = {
-                worker["incarnation"]: worker["age_s"]
+                worker["incarnation"]: worker["age_s"] - (monotonic() - begun_at)
                 for worker in self._proxy.workers()
                 if worker["state"] == "ready"
             }

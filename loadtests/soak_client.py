@@ -131,7 +131,7 @@ class Client:
         except OSError as error:
             self._over(f"no socket ({error.strerror})")
             return
-        self.traffic.by_key[self.key] = self
+        self.traffic.names.add(self)
         if code not in (0, errno.EINPROGRESS):
             self._over(_NOT_ESTABLISHED.get(code, errno.errorcode.get(code, str(code))))
             return
@@ -168,6 +168,7 @@ class Client:
     def finish(self) -> None:
         """Say no more, and wait for the other side's end."""
         if not self.how:
+            self.moved_at = self.traffic.loop.now  # it may have been held for long
             self._end()
 
     def timed_out(self) -> None:

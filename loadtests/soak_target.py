@@ -127,7 +127,7 @@ class Target:
         ids = [value for kind, value in header.tlvs if kind == TlvType.UNIQUE_ID]
         key = (header.source, header.source_port, header.destination_port)
         unique_id = ids[0].decode("ascii", "replace") if ids else ""
-        self._tally, self._client = self.traffic.named(key, unique_id)
+        self._tally, self._client = self.traffic.names.named(key, unique_id, self.traffic.loop.now)
         if self._client is not None and self._client.kind == "crowd":
             self._is_crowd = True
             self.traffic.refusals.crowd_open += 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,9 @@ from typing import Final
 from loadtests.delay_line import namespace
 from loadtests.processes import raise_descriptor_limit
 from loadtests.soak_certificates import Contexts
-from loadtests.soak_client import HEAD, Client, Key, Way, block
+from loadtests.soak_client import HEAD, Client, Way, block
 from loadtests.soak_loop import READ_BYTES, Loop
+from loadtests.soak_names import Names
 from loadtests.soak_rules import Refusals, is_refusable, open_ids
 from loadtests.soak_shape import SOURCE_NETS
 from loadtests.soak_target import Target, Targets
@@ -39,7 +41,6 @@ from loadtests.soak_wire import (
     Lines,
     Listening,
     Load,
-    Numbers,
     Place,
     Probe,
     Rules,
@@ -47,15 +48,18 @@ from loadtests.soak_wire import (
     Settle,
     Settled,
     Stopping,
-    Tally,
     decode_order,
     encode_line,
-    parse_id,
 )
 
 TURN_S: Final = 0.01
 SHORT_S: Final = 20.0  # for a short connection: a SYN is sent again after 1, 3 and 7 s
-SUSPECT_S: Final = 2.0  # a target may still read the header of a connection that has failed
+# A target may still read the header of a connection that has failed: over a slow path its dial is
+# under way for round trips, and then waits in a long queue to be accepted.
+SUSPECT_S: Final = 2.0
+SUSPECT_ON_PATH_S: Final = 10.0
+# Over it the proxy learns this late, at the most, of an end that a client has seen.
+LATE_ON_PATH_S: Final = 1.0
 MOST_OPEN: Final = 4000  # short ones at a time; a steady load waits then
 NEW_A_TURN: Final = 64
 BULK_EVERY: Final = 200  # one short connection of so many moves more than a pipe holds
@@ -74,18 +78,28 @@ class Traffic:
     """Everything of the process; clients and targets keep their account here."""
 
     def __init__(
-        self, channel: socket.socket, number: int, seed: int, sources: str, contexts: Contexts
+        self,
+        channel: socket.socket,
+        number: int,
+        seed: int,
+        sources: str,
+        contexts: Contexts,
+        *,
+        is_far: bool = False,
     ) -> None:
+        """``is_far``: there is a slow path between clients, proxy and targets."""
         self.contexts = contexts
         self.loop = Loop()
         self.random = random.Random(seed * 1000 + number)
         self.block = block(seed)
         self.account = Account()
         self.clients: dict[Client, None] = {}  # in the order of their dials
-        self.by_key: dict[Key, Client] = {}
+        self.names = Names(self.account)
         self.refusals = Refusals(self)
-        self._numbers: dict[int, Numbers] = {}
         self._suspects: set[Client] = set()  # failed a moment ago
+        self._suspect_s = SUSPECT_ON_PATH_S if is_far else SUSPECT_S
+        self._late_s = LATE_ON_PATH_S if is_far else 0.0
+        self._ended: deque[float] = deque(maxlen=4096)  # when good ones did, the latest
         self._channel = channel
         self._lines = Lines()
         self._number = number
@@ -107,24 +121,6 @@ class Traffic:
 
     # What clients and targets say
 
-    def named(self, key: Key, unique_id: str) -> tuple[Tally, Client | None]:
-        """A target read a header: the tally of its worker, and the client where it is known."""
-        self.account.headers += 1
-        known = parse_id(unique_id)
-        incarnation, number = known if known is not None else (-1, 0)
-        tally = self.account.incarnations.get(incarnation)
-        if tally is None:
-            tally = self.account.incarnations[incarnation] = Tally()
-            self._numbers[incarnation] = Numbers()
-        if not self._numbers[incarnation].add(number):
-            self.account.strangers += 1  # an id that was there before
-        client = self.by_key.get(key)
-        if client is None or client.unique_id:
-            self.account.strangers += 1
-            return tally, None
-        client.unique_id, client.tally = unique_id, tally
-        return tally, client
-
     def over(self, client: Client) -> None:
         """A client has its outcome."""
         del self.clients[client]
@@ -134,14 +130,18 @@ class Traffic:
             self._tell_probe(client)
             if not client.is_established:
                 how = "turned_away"
+        if how == "ok":
+            self._ended.append(client.ended_at)
         if self._stop is not None:
             how = self._outcome_at_stop(client, how, self._stop)
         if how in ("ok", "turned_away", "cut"):
-            self.by_key.pop(client.key, None)
+            self.names.forget(client)
             self._count(client, how)
         else:
             self._suspects.add(client)
-            self.loop.after(SUSPECT_S, partial(self._report, client))
+            # One that is refused has no header; others may have one that is late.
+            seconds = SUSPECT_S if is_refusable(client) else self._suspect_s
+            self.loop.after(seconds, partial(self._report, client))
 
     def _outcome_at_stop(self, client: Client, how: str, stop: Stopping) -> str:
         if how == "ok":
@@ -160,8 +160,7 @@ class Traffic:
             self.refusals.tell(client, how)
 
     def _report(self, client: Client) -> None:
-        if self.by_key.get(client.key) is client:
-            del self.by_key[client.key]
+        self.names.forget(client)
         self._suspects.discard(client)
         how = self.refusals.settle(client) if is_refusable(client) else client.how
         self._count(client, how)
@@ -221,6 +220,8 @@ class Traffic:
 
     def _stopping(self, order: Stopping) -> None:
         self._stop = order
+        # These the proxy may see to their end after the stop has begun.
+        self.account.ended_after_stop += sum(at > order.at - self._late_s for at in self._ended)
         self.loop.after(STOP_LOAD_S, partial(self._obey, Load(kind="none")))
         for place, client in enumerate(self.clients):
             if client.kind == "long" and place % 2:
@@ -353,7 +354,7 @@ class Traffic:
         account = self.account
         account.open, account.open_ids = len(clients), open_ids(clients)
         account.oldest_s = max((self.loop.now - one.begun_at for one in clients), default=0.0)
-        account.ids = {one: bytes(found.bits) for one, found in self._numbers.items()}
+        account.ids = self.names.ids()
         self.tell(Settled(account=account))
         self.is_over = isinstance(ending, Finish)
 
@@ -382,7 +383,7 @@ def main(arguments: list[str]) -> int:
         listener = socket.create_server(("0.0.0.0", 0), backlog=4096)
         tls_listener = socket.create_server(("0.0.0.0", 0), backlog=4096)
     contexts = Contexts(Path(path).parent)
-    traffic = Traffic(channel, int(number), int(seed), sources, contexts)
+    traffic = Traffic(channel, int(number), int(seed), sources, contexts, is_far=bool(netns))
     traffic.loop.add(channel, traffic)
     targets = Targets(traffic, listener, Target)
     tls_targets = Targets(traffic, tls_listener, TlsTarget)

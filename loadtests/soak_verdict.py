@@ -240,6 +240,7 @@ def judge_books(
             f"targets read {account.wrong_headers} wrong headers,"
             f" {account.strangers} of unknown clients"
         )
+        wrong += account.strange
     return wrong
 
 

@@ -130,6 +130,7 @@ class Account(Struct):
     target_sent: int = 0
     headers: int = 0  # valid ones that targets read
     strangers: int = 0  # headers that name no client that is known
+    strange: list[str] = field(default_factory=list)  # the first of them, one sentence each
     wrong_headers: int = 0
     longest_s: float = 0.0  # from dial to outcome, of good short connections
     slow: int = 0  # good short connections that took over a second
@@ -153,6 +154,7 @@ class Account(Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.headers += other.headers
         self.strangers += other.strangers
+        self.strange += other.strange
         self.wrong_headers += other.wrong_headers
         self.slow += other.slow
         self.handshakes += other.handshakes
