@@ -2,10 +2,12 @@
 
     python -m loadtests.compare --rounds 5 --seconds 4
 
-One start of a proxy differs from the next by several percent (hash seed, place in memory). So each
-round gives each work to each proxy in a start of its own: start, one second of warm-up, load, stop.
-The order rotates. proxyctl with everything on and with everything off start twice each, A B B A,
-so that neither is always the earlier one; so do 10,000 domains, or routes, and 10. With TLS and
+One start of a proxy differs from the next by several percent (hash seed, place in memory), and so
+does one quarter of a minute of a shared machine from the next. So in each round all proxies are
+started for a work, warmed up for a second, and then loaded in turn, a second at a time, forwards
+and backwards; the median of its seconds is what a start has shown. The order rotates. proxyctl with
+everything on and with everything off start twice each; so do 10,000 domains, or routes, and 10. For
+memory each has the machine to itself, one after the other. With TLS and
 with HTTP proxyctl has its defaults: the certificate, the target, nothing else; at some works of
 HTTP it also runs from source, with nothing compiled, which is shown and not judged. The exit status
 is 1 when a floor is missed, everything on costs too much, or anything failed. Another proxy can
@@ -16,15 +18,18 @@ stand beside them where there is neither: ``--proxy NAME='COMMAND {port} {target
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from loadtests import http_measure, limit_cost, measure, tls_measure
+from loadtests.field import RULES, Field, does, memory, start_field, started
 from loadtests.figures import (
     Sample,
     Summary,
@@ -36,24 +41,8 @@ from loadtests.figures import (
     summarize,
     text_table,
 )
-from loadtests.http_peers import ALL_ROUTES, ROUTES, HttpOrigin, start_origin
 from loadtests.machine import facts
-from loadtests.peers import (
-    V2,
-    front_config,
-    origin_config,
-    running,
-    start_haproxy,
-    start_nginx,
-)
-from loadtests.processes import (
-    LoadTestError,
-    Workspace,
-    find_program,
-    raise_descriptor_limit,
-    wait_listening,
-)
-from loadtests.tls_peers import NAMES, Origins, start_origins
+from loadtests.processes import LoadTestError, Workspace, raise_descriptor_limit
 from loadtests.works import (
     BY_NAME,
     EVERYTHING,
@@ -70,10 +59,6 @@ from loadtests.works import (
 
 RESULTS: Final = Path(__file__).parent / "results"
 BUILT_IN: Final = f"haproxy,nginx,{EVERYTHING},{OFF},{SOURCE}"
-FROM_SOURCE: Final = frozenset(
-    {"http_kept", "http_connections", "http_1m", "https_kept", "https_connections", "https_1m"}
-)
-RULES: Final = frozenset({"connections", "messages"})  # where rules, limits and log are felt
 GROUPS: Final = f"{PLAIN}, {TLS}, {HTTP}"
 PAIRS: Final = ((EVERYTHING, OFF), (MANY, FEW))  # each started twice in a round, side by side
 NEEDED_DESCRIPTORS: Final = 2 * measure.IDLE + 500
@@ -91,36 +76,6 @@ class Report(Struct, kw_only=True):
     failures: list[str]
     samples: list[Sample]
     limits_us: dict[str, dict[int, float]]  # a connection: by limit, then by workers
-
-
-class Field(Struct, kw_only=True):
-    """Everything that takes part. Ports are taken once; each start of a proxy binds them again."""
-
-    works: list[str]
-    templates: dict[str, str | None]  # by proxy, in the order of the first round
-    forwards: dict[str, dict[str, tuple[int, int]]]  # by proxy and work: (port, target port)
-    fronts: dict[str, int]  # by proxy: where the HAProxy in front takes its clients
-    origins: Origins | None  # behind the works with TLS
-    http_origin: HttpOrigin | None  # behind the works with HTTP
-    own_ports: dict[str, int]  # by work of either, for whichever proxy does it
-
-
-def does(name: str, template: str | None, work: str) -> bool:
-    """Whether a proxy does a work: nginx stream sends v1 only, of a command nothing is known.
-
-    With all rules off only the two works are measured in which they could be felt, from source
-    some of HTTP.
-    """
-    if name == SOURCE:
-        return work in FROM_SOURCE
-    if BY_NAME[work].group in (TLS, HTTP):
-        is_pair = name in (FEW, MANY)
-        return template is None and is_pair == (work in (NAMES, ROUTES, ALL_ROUTES)) and name != OFF
-    if name in (FEW, MANY):
-        return False
-    if name == OFF:
-        return work in RULES
-    return work != V2 or (name != "nginx" and template is None)
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
@@ -147,52 +102,6 @@ def starts(names: Sequence[str], number: int) -> list[str]:
     return order
 
 
-def start_field(space: Workspace, works: list[str], templates: dict[str, str | None]) -> Field:
-    """Start the origins, and the HAProxy in front, which stay up; no proxy is started yet."""
-    groups = {BY_NAME[work].group for work in works}
-    field = Field(
-        works=works,
-        templates=templates,
-        forwards={},
-        fronts={},
-        origins=start_origins(space) if TLS in groups else None,
-        http_origin=start_origin(space) if HTTP in groups else None,
-        own_ports={work: space.port() for work in works if BY_NAME[work].group != PLAIN},
-    )
-    if PLAIN not in groups:
-        return field
-    port, v2_port, bulk_port = space.port(), space.port(), space.port()
-    start_nginx(space, "origin", origin_config(space.directory, port, v2_port), port)
-    origins = {"connections": port, "messages": port, "bulk": bulk_port, V2: v2_port}
-    if "bulk" in works:
-        command = [find_program("iperf3"), "--server", "--bind", "127.0.0.1"]
-        iperf = space.start("iperf3", [*command, "--port", str(bulk_port)])
-        wait_listening(iperf, bulk_port)
-    field.forwards = {
-        name: {
-            work: (space.port(), target)
-            for work, target in origins.items()
-            if work in works and does(name, template, work)
-        }
-        for name, template in templates.items()
-    }
-    _start_front(space, field)
-    return field
-
-
-def _start_front(space: Workspace, field: Field) -> None:
-    forwards = {
-        name: (space.port(), forwards[V2][0])
-        for name, forwards in field.forwards.items()
-        if V2 in forwards
-    }
-    if not forwards:
-        return
-    field.fronts = {name: port for name, (port, _) in forwards.items()}
-    first = next(iter(field.fronts.values()))
-    start_haproxy(space, "front", front_config(forwards), first)
-
-
 def run_round(
     space: Workspace, field: Field, options: measure.Options, number: int
 ) -> list[Sample]:
@@ -202,48 +111,53 @@ def run_round(
         known = dict(field.templates)
         if EVERYTHING in known:  # the same program, with other configs
             known |= {MANY: None, FEW: None}
-        names = [name for name, template in known.items() if does(name, template, work)]
-        for name in starts(names, number):
-            sample = _measure(space, field, options, work, name, number, samples)
-            samples.append(sample)
+        names = starts(
+            [name for name, template in known.items() if does(name, template, work)], number
+        )
+        if work.endswith("memory"):
+            found = [memory(space, field, work, name, options, number) for name in names]
+        else:
+            found = _side_by_side(space, field, options, work, names, number, samples)
+        for sample in found:
             _say(sample)
+        samples += found
     return samples
 
 
-def _measure(
+def _side_by_side(
     space: Workspace,
     field: Field,
     options: measure.Options,
     work: str,
-    name: str,
+    names: Sequence[str],
     number: int,
-    earlier: list[Sample],
-) -> Sample:
-    group = BY_NAME[work].group
-    if field.http_origin is not None and group == HTTP:
-        port, origin = field.own_ports[work], field.http_origin
-        return http_measure.measure(space, name, work, port, origin, options, number, earlier)
-    if field.origins is not None and group == TLS:
-        port = field.own_ports[work]
-        if work == "tls_memory":
-            return tls_measure.memory(space, name, port, field.origins, options, number)
-        return tls_measure.measure(space, name, work, port, field.origins, options, number)
-    template = field.templates[name]
-    if work == "memory":
-        return measure.memory(space, name, template, options, number)
-    forwards = field.forwards[name]
-    if template is not None:  # one program for each work: the others would only stand by
-        forwards = {work: forwards[work]}
-    with running(space, name, forwards, template, name) as subject:
-        if work == V2:
-            measure.check_address(subject, field.fronts[name])
-            return measure.proxy_v2(subject, field.fronts[name], options, number)
-        single = {
-            "connections": measure.connections,
-            "messages": measure.messages,
-            "bulk": measure.bulk,
-        }
-        return single[work](subject, options, number)
+    earlier: Sequence[Sample],
+) -> list[Sample]:
+    """One sample of each: all are started, and loaded in turn, a second at a time."""
+    turns: list[list[Sample]] = [[] for _ in names]
+    places = range(len(names))
+    with contextlib.ExitStack() as stack:
+        loads = []
+        for place, name in enumerate(names):
+            nth = names[:place].count(name)
+            loads.append(stack.enter_context(started(space, field, work, name, nth, number)))
+        for turn in range(options.seconds):
+            second = msgspec.structs.replace(options, seconds=1, is_warm=turn > 0)
+            for place in places if turn % 2 == 0 else reversed(places):
+                turns[place].append(loads[place](second, earlier))
+    return [merged(found) for found in turns]
+
+
+def merged(turns: Sequence[Sample]) -> Sample:
+    """One sample of all turns of one start: medians, and every error."""
+    costs = [one.cpu_us for one in turns if one.cpu_us is not None]
+    return msgspec.structs.replace(
+        turns[0],
+        value=median(one.value for one in turns),
+        cpu_us=median(costs) if costs else None,
+        errors=sum(one.errors for one in turns),
+        note=next((one.note for one in turns if one.note), ""),
+    )
 
 
 def _say(sample: Sample) -> None:

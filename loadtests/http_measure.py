@@ -100,23 +100,18 @@ class KeptConnections:
 
 def measure(
     space: Workspace,
-    name: str,
+    subject: Subject,
     work: str,
-    port: int,
-    origin: HttpOrigin,
     options: Options,
     number: int,
     earlier: Sequence[Sample],
 ) -> Sample:
-    """One work of one proxy, in a start of its own. ``earlier``: what is known of this round."""
-    if work.endswith("_memory"):
-        return memory(space, name, work, port, origin, options, number)
-    with running_http(space, name, work, port, origin) as subject:
-        if work == "https_connections":
-            return handshakes(subject, work, options, number)
-        if work == P99:
-            return latency(space, subject, options, number, knee(earlier, number))
-        return wrk(subject, work, command(space, subject, work), options, number, size_of(work))
+    """One load of a proxy that was started for this work. ``earlier``: known of this round."""
+    if work == "https_connections":
+        return handshakes(subject, work, options, number)
+    if work == P99:
+        return latency(space, subject, options, number, knee(earlier, number))
+    return wrk(subject, work, command(space, subject, work), options, number, size_of(work))
 
 
 def size_of(work: str) -> int:

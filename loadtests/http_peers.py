@@ -175,12 +175,16 @@ def proxyctl_config(directory: Path, name: str, work: str, port: int, origin: Ht
 
 @contextmanager
 def running_http(
-    space: Workspace, name: str, work: str, port: int, origin: HttpOrigin
+    space: Workspace, name: str, work: str, port: int, origin: HttpOrigin, nth: int = 0
 ) -> Iterator[Subject]:
-    """A proxy that does one work, started anew and stopped at the end."""
+    """A proxy that does one work, started anew and stopped at the end.
+
+    ``nth`` of several at one time keeps their files apart.
+    """
     subject = Subject(name=name, ports={work: port})
     try:
-        subject.started.append(_start(space, name, work, port, origin))
+        label = f"{name}-{work}-{nth}"
+        subject.started.append(_start(space, name, work, port, origin, label))
         yield subject
     finally:
         for part in subject.started:
@@ -188,8 +192,9 @@ def running_http(
         (space.directory / f"{name}-{work}.access").unlink(missing_ok=True)
 
 
-def _start(space: Workspace, name: str, work: str, port: int, origin: HttpOrigin) -> Started:
-    label = f"{name}-{work}"
+def _start(
+    space: Workspace, name: str, work: str, port: int, origin: HttpOrigin, label: str
+) -> Started:
     if name == "haproxy":
         return start_haproxy(space, label, haproxy_config(work, port, origin), port)
     if name == "nginx":

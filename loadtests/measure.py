@@ -80,6 +80,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     seconds: int
     idle: int = IDLE
+    is_warm: bool = False  # nothing of the subject is new to it: no warm-up
 
 
 def connections(subject: Subject, options: Options, number: int) -> Sample:
@@ -133,7 +134,7 @@ def wrk_runs(
         texts.append(done.stdout + done.stderr)
         return parse_wrk(texts[-1])
 
-    runs, used, note = with_cpu(subject, run, options.seconds)
+    runs, used, note = with_cpu(subject, run, options)
     if not runs:
         return Sample(work=work, proxy=subject.name, round=number, value=0, errors=1, note=note)
     found = runs[-1]
@@ -164,7 +165,7 @@ def bulk(subject: Subject, options: Options, number: int) -> Sample:
                 if "busy" not in str(error) or monotonic() > deadline:
                     raise
 
-    runs, used, note = with_cpu(subject, run, options.seconds)
+    runs, used, note = with_cpu(subject, run, options)
     if not runs:
         return Sample(work="bulk", proxy=subject.name, round=number, value=0, errors=1, note=note)
     found = runs[-1]
@@ -186,18 +187,18 @@ def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
 
 
 def with_cpu(
-    subject: Subject, run: Callable[[int], _Found], seconds: int
+    subject: Subject, run: Callable[[int], _Found], options: Options
 ) -> tuple[list[_Found], float, str]:
     """Warm up, run a load, and count what ``subject`` used of the CPU for it, in microseconds.
 
-    Returns both runs, or none and why. A process that ends or appears under load is an error of
-    that measurement.
+    Returns the runs, the load last, or none and why. A process that ends or appears under load is
+    an error of that measurement.
     """
     try:
-        warm_up = run(WARM_UP_S)
+        runs = [] if options.is_warm else [run(WARM_UP_S)]
         pids = [pid for root in subject.pids for pid in tree(root)]
         before = cpu_us(pids)
-        found = run(seconds)
+        runs.append(run(options.seconds))
         used = cpu_us(pids) - before
     except (ToolError, subprocess.TimeoutExpired) as error:
         return [], 0.0, str(error)
@@ -205,7 +206,7 @@ def with_cpu(
         return [], 0.0, f"a process of {subject.name} ended under load ({error})"
     if sorted(pids) != sorted(pid for root in subject.pids for pid in tree(root)):
         return [], 0.0, f"the processes of {subject.name} changed under load"
-    return [warm_up, found], used, ""
+    return runs, used, ""
 
 
 def memory(

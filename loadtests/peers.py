@@ -246,7 +246,9 @@ def _start_known(
         config = nginx_stream_config(space.directory, label, forwards)
         return start_nginx(space, label, config, first)
     if name == EVERYTHING:
-        return _start_with(space, label, forwards, space.directory)
+        rules = space.directory / f"{label}.rules"
+        rules.mkdir(exist_ok=True)
+        return _start_with(space, label, forwards, rules)
     if name == OFF:
         return _start_with(space, label, forwards, None)
     raise LoadTestError(f"no proxy called {name} (haproxy, nginx, proxyctl, or NAME=COMMAND)")

@@ -40,17 +40,10 @@ RESUMPTIONS: Final = 6  # that are tried on each proxy: more than it has workers
 
 
 def measure(
-    space: Workspace,
-    name: str,
-    work: str,
-    port: int,
-    origins: Origins,
-    options: Options,
-    number: int,
+    space: Workspace, subject: Subject, work: str, origins: Origins, options: Options, number: int
 ) -> Sample:
-    """One work of one proxy, in a start of its own."""
-    with running_tls(space, name, work, port, origins) as subject:
-        return _loads(space, origins)[work](subject, options, number)
+    """One load of a proxy that was started for this work."""
+    return _loads(space, origins)[work](subject, options, number)
 
 
 def memory(
@@ -72,7 +65,8 @@ def _loads(space: Workspace, origins: Origins) -> dict[str, _Load]:
         return handshakes(subject, "tls_handshakes", options, number)
 
     def resumed(subject: Subject, options: Options, number: int) -> Sample:
-        check_resumed(subject.ports[RESUMED], origins)
+        if not options.is_warm:
+            check_resumed(subject.ports[RESUMED], origins)
         return handshakes(subject, RESUMED, options, number)
 
     def bulk(subject: Subject, options: Options, number: int) -> Sample:
@@ -129,7 +123,7 @@ def handshakes(subject: Subject, work: str, options: Options, number: int) -> Sa
         count = sum(parse_s_time(text, is_resumed) for text in texts)
         return HandshakeRun(count, count / took_s, 0)
 
-    runs, used, note = with_cpu(subject, run, options.seconds)
+    runs, used, note = with_cpu(subject, run, options)
     if not runs:
         return Sample(work=work, proxy=subject.name, round=number, value=0, errors=1, note=note)
     found = runs[-1]

@@ -195,20 +195,25 @@ def proxyctl_config(name: str, work: str, port: int, origins: Origins) -> str:
 
 @contextmanager
 def running_tls(
-    space: Workspace, name: str, work: str, port: int, origins: Origins
+    space: Workspace, name: str, work: str, port: int, origins: Origins, nth: int = 0
 ) -> Iterator[Subject]:
-    """A proxy that does one work, started anew and stopped at the end."""
+    """A proxy that does one work, started anew and stopped at the end.
+
+    ``nth`` of several at one time keeps their files apart.
+    """
     subject = Subject(name=name, ports={work: port})
     try:
-        subject.started.append(_start(space, name, work, port, origins))
+        label = f"{name}-{work}-{nth}"
+        subject.started.append(_start(space, name, work, port, origins, label))
         yield subject
     finally:
         for part in subject.started:
             space.stop(part)
 
 
-def _start(space: Workspace, name: str, work: str, port: int, origins: Origins) -> Started:
-    label = f"{name}-{work}"
+def _start(
+    space: Workspace, name: str, work: str, port: int, origins: Origins, label: str
+) -> Started:
     if name == "haproxy":
         return start_haproxy(space, label, haproxy_config(work, port, origins), port)
     if name == "nginx":

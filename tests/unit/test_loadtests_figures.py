@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.compare import FROM_SOURCE, does, main, rotated, starts
+from loadtests.compare import main, rotated, starts
+from loadtests.field import FROM_SOURCE, does
 from loadtests.figures import (
     Sample,
     Summary,
