@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 GROUP = "worker.hot_path"
+SYSTEM_CALLS = "worker.syscalls"  # in C: what mypyc cannot compile
 SHARED_CODE = f"{GROUP}__mypyc"  # what all compiled modules have in common
 
 
@@ -31,7 +32,7 @@ def compiled() -> list[Extension]:
     modules: list[str] = project["tool"]["proxyctl"]["compiled"]
     for built in built_files():
         stem = built.parent / built.name.partition(".")[0]
-        if ".".join(stem.relative_to(ROOT).parts) not in (*modules, SHARED_CODE):
+        if ".".join(stem.relative_to(ROOT).parts) not in (*modules, SHARED_CODE, SYSTEM_CALLS):
             built.unlink()  # of a module that is compiled no more: Python would take it
     options = ["--config-file", "", "--strict", "--explicit-package-bases"]
     made: list[Extension] = mypycify(
@@ -45,6 +46,7 @@ def compiled() -> list[Extension]:
         debug_level="0",
         group_name=GROUP,
     )
+    made.append(Extension(SYSTEM_CALLS, ["worker/syscalls.c"]))
     for extension in made:
         extension.optional = True
     return made

@@ -46,6 +46,7 @@ def pytest_sessionstart() -> None:
     """Refuse to test what was compiled of an older source."""
     directories = (worker.__path__[0], http.__path__[0])
     for built in (one for place in directories for one in Path(place).glob("*.so")):
-        source = built.parent / f"{built.name.partition('.')[0]}.py"
-        if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
-            pytest.exit(f"{source.name} is newer than {built.name}: make build", returncode=2)
+        for suffix in ("py", "c"):
+            source = built.parent / f"{built.name.partition('.')[0]}.{suffix}"
+            if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
+                pytest.exit(f"{source.name} is newer than {built.name}: make build", returncode=2)

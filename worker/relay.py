@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from worker.endings import CLOSING, flushed, reset_waits, side_ended, side_lost
 from worker.reactor import ENDED, FIN, OUT, RESET, WRITING
 from worker.socket_options import has_error
+from worker.syscalls import EMPTY, LEFT_BITS, LOST, REFUSED, pass_on, use
 
 if TYPE_CHECKING:
     import _socket
@@ -31,6 +32,8 @@ VIEW: Final = memoryview(BUFFER)
 DONTWAIT: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # a plain number, not an enum
 
 LAST: Final = DONTWAIT | int(socket.MSG_MORE)  # FIN follows at once, tcp(7) TCP_CORK
+COUNT: Final = (1 << LEFT_BITS) - 1  # mask of the bytes that `pass_on` read
+use(BUFFER)
 
 BULK_READS: Final = 2  # full buffers in a row
 READS_A_TURN: Final = 4  # then the other connections of the batch come first
@@ -94,48 +97,39 @@ class Side:
         if not self.is_fast:
             self._ready_slowly(events)
             return
-        try:
-            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
+        peer = self.peer
+        assert peer is not None
+        # All before a FIN is read with a short read; it leaves in one packet with ours.
+        is_last = events & ENDED == FIN
+        passed = pass_on(self.sock, self.fd, peer.sock, peer.fd, is_last)
+        if passed <= 0:
+            self._passed_none(peer, passed)
             return
-        except OSError:
-            side_lost(self.conn, self)
-            return
-        if count == 0:
-            self.end()
-            return
+        count = passed & COUNT
         self.received += count
         if self.is_quiet:
             self.touch()
-        peer = self.peer
-        assert peer is not None
-        if events & ENDED or count == SIZE:
-            self._pass_on(peer, count, events)
-            return
-        # A short read emptied the socket: no EAGAIN is needed to know. What follows is `_give`,
-        # without its call: every message comes this way.
-        try:
-            sent = peer.sock.send(VIEW[:count], DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.cannot_write(peer)
-            return
-        if sent < count:
-            self._keep(peer, sent, count)
-
-    def _pass_on(self, peer: Side, count: int, events: int) -> None:
-        """As `ready`, where an end was seen with the bytes, or more may be there."""
-        # All before a FIN has been read with a short read; it leaves in one packet with ours.
-        is_last = events & ENDED == FIN and count < SIZE
-        if not self._give(peer, count, LAST if is_last else DONTWAIT):
-            return
-        if is_last:
-            self.end()
-        else:
-            if count == SIZE:
-                self.full_reads += 1
+        if passed > COUNT:
+            self._keep(peer, count - (passed >> LEFT_BITS), count)
+        elif count == SIZE:
+            self.full_reads += 1
             self.pump()
+        elif events & ENDED:
+            if is_last:
+                self.end()
+            else:
+                self.pump()
+        # Else a short read has emptied the socket: no EAGAIN is needed to know.
+
+    def _passed_none(self, peer: Side, passed: int) -> None:
+        """What `pass_on` says besides bytes that were passed on."""
+        if passed == 0:
+            self.end()
+        elif passed == LOST:
+            side_lost(self.conn, self)
+        elif passed != EMPTY:
+            self.count(REFUSED - passed)
+            self.cannot_write(peer)
 
     def _ready_slowly(self, events: int) -> None:
         peer = self.peer

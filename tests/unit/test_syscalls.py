@@ -1,0 +1,180 @@
+"""The system calls of a message: what is compiled from C does as the source says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+from worker import syscalls as as_imported
+from worker.relay import BUFFER
+
+SIZE: Final = 4096
+SOURCE: Final = Path(__file__).parents[2] / "worker" / "syscalls.py"
+
+
+def from_source() -> ModuleType:
+    """The module as Python's source."""
+    spec = importlib.util.spec_from_file_location("syscalls_source", SOURCE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=["as imported", "from source"])
+def calls(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """Either form, reading into a buffer of SIZE bytes."""
+    module = as_imported if request.param == "as imported" else from_source()
+    module.use(bytearray(SIZE))
+    yield module
+    as_imported.use(BUFFER)
+
+
+class Ends:
+    """A client and a target, and the two sockets between them."""
+
+    def __init__(self, room: int = 0) -> None:
+        """``room``: bytes of the target's and our buffers, where they are to be small."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.client, self.down = self._pair(0)
+        self.target, self.up = self._pair(room)
+
+    def _pair(self, room: int) -> tuple[socket.socket, socket.socket]:
+        outer = socket.socket()
+        if room:
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        outer.settimeout(5.0)
+        outer.connect(self._listener.getsockname())
+        inner, _ = self._listener.accept()
+        if room:
+            inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        return outer, inner
+
+    def pass_on(self, calls: ModuleType, *, is_last: bool = False) -> int:
+        """From the client to the target."""
+        up, down = self.up, self.down
+        passed: int = calls.pass_on(down, down.fileno(), up, up.fileno(), is_last)
+        return passed
+
+    def close(self) -> None:
+        """All of them."""
+        for sock in (self.client, self.down, self.target, self.up, self._listener):
+            sock.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Two connections, and the sockets between them."""
+    made = Ends()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("size", [1, SIZE - 1, SIZE])
+def test_what_is_there_is_passed_on(
+    calls: ModuleType, ends: Ends, size: int, is_last: bool
+) -> None:
+    """Of one read, which says how much it was."""
+    data = os.urandom(size)
+    ends.client.sendall(data)
+    assert ends.pass_on(calls, is_last=is_last) == size
+    ends.up.shutdown(socket.SHUT_WR)
+    received = b""
+    while part := ends.target.recv(SIZE):
+        received += part
+    assert received == data
+
+
+def test_one_read_takes_no_more_than_the_buffer(calls: ModuleType, ends: Ends) -> None:
+    """The rest is for the next."""
+    ends.client.sendall(bytes(SIZE + 5))
+    assert ends.pass_on(calls) == SIZE
+    assert ends.pass_on(calls) == 5
+    assert ends.pass_on(calls) == calls.EMPTY
+
+
+def test_nothing_an_end_and_a_reset(calls: ModuleType, ends: Ends) -> None:
+    """Three answers that are not bytes, and no exception."""
+    assert ends.pass_on(calls) == calls.EMPTY
+    other = Ends()
+    other.client.shutdown(socket.SHUT_WR)
+    assert other.pass_on(calls) == 0
+    other.close()
+    ends.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.client.close()
+    assert ends.pass_on(calls) == calls.LOST
+
+
+def test_a_target_that_is_gone(calls: ModuleType, ends: Ends) -> None:
+    """What was read is told, so that it can be counted; no SIGPIPE comes."""
+    ends.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.target.close()
+    ends.client.sendall(b"x" * 7)
+    assert ends.pass_on(calls) == calls.REFUSED - 7
+    ends.client.sendall(b"x")
+    assert ends.pass_on(calls) == calls.REFUSED - 1  # EPIPE, where it was ECONNRESET before
+
+
+def test_a_target_that_takes_a_part(calls: ModuleType) -> None:
+    """What is left lies at the end of the buffer, and how much is told."""
+    calls.use(buffer := bytearray(1 << 17))
+    ends = Ends(room=4096)
+    data = os.urandom(1 << 17)
+    sent = 0
+    while True:
+        ends.client.sendall(data[sent : sent + (1 << 16)])
+        passed = ends.pass_on(calls)
+        size, left = passed & ((1 << calls.LEFT_BITS) - 1), passed >> calls.LEFT_BITS
+        sent += size
+        if left:
+            break
+        assert sent < len(data), "it has room for everything"
+    assert 0 < left <= size
+    rest = bytes(buffer[size - left : size])
+    ends.up.setblocking(True)
+    received = b""
+    while len(received) < sent - left:
+        received += ends.target.recv(1 << 16)
+    assert received + rest == data[:sent]
+    ends.close()
+
+
+def test_the_last_bytes_leave_with_the_fin(calls: ModuleType, ends: Ends) -> None:
+    """They are held back for it, up to 200 ms (tcp(7), TCP_CORK); others are not."""
+    assert is_held(calls, ends, is_last=True, tries=5)
+    assert not is_held(calls, ends, is_last=False, tries=1)
+
+
+def is_held(calls: ModuleType, ends: Ends, *, is_last: bool, tries: int) -> bool:
+    """Whether a byte was not sent at once in one of so many tries."""
+    found = False
+    for _ in range(tries):
+        ends.client.sendall(b"x")
+        assert ends.pass_on(calls, is_last=is_last) == 1
+        ends.target.setblocking(False)
+        try:
+            ends.target.recv(1)
+        except BlockingIOError:
+            found = True
+        ends.target.settimeout(5.0)
+        if found:
+            assert ends.target.recv(1) == b"x"
+            break
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_wrong_arguments_are_refused(size: int) -> None:
+    """By an error of Python."""
+    with pytest.raises(TypeError):
+        as_imported.pass_on(*range(size))
