@@ -72,8 +72,8 @@ class Matcher(Generic[V]):
 
     __slots__ = (
         "__weakref__", "_awaits_http", "_behind", "_best", "_best_nameless", "_best_wild", "_exact",
-        "_http", "_in_front", "_listener", "_opening", "_ready", "_rest", "_sole", "_waiting",
-        "_wild", "_worst_sole",
+        "_has_asked", "_http", "_in_front", "_listener", "_of_tls", "_opening", "_ready", "_rest",
+        "_sole", "_waiting", "_wild", "_worst_sole",
         "forwarders", "longest_handshake", "needs_hello", "only", "places",
     )  # fmt: skip
 
@@ -101,6 +101,9 @@ class Matcher(Generic[V]):
         self._opening: Opening[V] | None = None  # of everyone, where the client does not matter
         self._http: HttpRoutes[V] | None = None  # where some route speaks HTTP
         self._awaits_http: bool | None = None  # of everyone, where the client does not matter
+        # Who gets every client with TLS, whatever it offers; once it was asked for.
+        self._of_tls: V | None = None
+        self._has_asked = False
         self._listener = 0
 
     def add(self, route: RoutePlan, listener: int, value: V) -> None:
@@ -110,7 +113,8 @@ class Matcher(Generic[V]):
         """
         if listener not in route.listeners:
             return
-        self._opening = self._awaits_http = None
+        self._opening = self._awaits_http = self._of_tls = None
+        self._has_asked = False
         self._listener = listener
         if needs_hello(route):
             self.needs_hello = True
@@ -232,6 +236,11 @@ class Matcher(Generic[V]):
         no bytes. ``hello``: what the ClientHello offers; None where it is not known, or is none.
         """
         if is_tls and hello is not None:
+            if not self._has_asked:
+                self._of_tls = self._find_of_tls(client, hello)
+                self._has_asked = True
+            if self._of_tls is not None:
+                return self._of_tls
             worst = self._worst_sole
             if worst is not None and worst < self._best_wild and worst < self._best_nameless:
                 # Nothing of a candidate is read: with thousands no cache holds them.
@@ -240,6 +249,19 @@ class Matcher(Generic[V]):
                     return value
         found = self._winner(client, is_tls, hello)
         return None if found is None else found.value
+
+    def _find_of_tls(self, client: Client, hello: Offer) -> V | None:
+        """Who wins for this client because it speaks TLS, and for no other reason."""
+        tables = (self._rest, self._ready)
+        if self._exact or self._wild or any(one.has_networks for one in tables):
+            return None
+        best = self._winner(client, True, hello)
+        if best is None:
+            return None
+        # Who ranks above it may take another offer, if anything besides TLS is asked there.
+        asked = [one.checks for one in self._nameless() if one.rank <= best.rank]
+        others = {holds for checks in asked for holds in checks} - {OF_FIRST_BYTES[0].holds}
+        return None if others else best.value
 
     def awaits_http(self, client: Client) -> bool:
         """Whether this client, which does not begin with TLS, may get a route that speaks HTTP: its

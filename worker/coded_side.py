@@ -15,8 +15,9 @@ from worker.accounting import CELL_DIALLED
 from worker.connection_state import State
 from worker.endings import CLOSING, side_ended, side_lost
 from worker.reactor import ENDED, FIN
-from worker.relay import BUFFER, DONTWAIT, LAST, READS_A_TURN, SIZE, VIEW, Side
+from worker.relay import LAST, READS_A_TURN, SIZE, VIEW, Side
 from worker.socket_options import reset_on_close
+from worker.syscalls import LOST, give, receive
 from worker.tls_engine import OUTGOING, PLAIN, Tls
 
 if TYPE_CHECKING:
@@ -85,18 +86,15 @@ class CodedSide(Side):
             else:
                 self._ready_slowly(events)
             return
-        try:
-            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            side_lost(self.conn, self)
+        count = receive(self.sock, self.fd)
+        if count <= 0:
+            if count == 0:
+                self.end()
+            elif count == LOST:
+                side_lost(self.conn, self)
             return
         tls, peer = self.tls, self.peer
         assert isinstance(peer, CodedSide)  # both are, or none is
-        if count == 0:
-            self.end()
-            return
         data: memoryview | bytes
         try:
             if tls is None:
@@ -120,14 +118,10 @@ class CodedSide(Side):
             except TlsError as error:
                 peer._refuse(error)
                 return
-        try:
-            sent = peer.sock.send(data, DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        sent = give(peer.sock, peer.fd, data, False)
+        if sent == LOST:
             self.cannot_write(peer)
-            return
-        if sent < len(data):
+        elif sent < len(data):
             peer.keep(bytes(data[sent:]))
         elif count == SIZE:
             self.pump()
@@ -228,9 +222,8 @@ class CodedSide(Side):
         ``is_last``: our end follows at once, and close_notify goes with the payload.
         """
         tls = self.tls
-        flags = LAST if is_last else DONTWAIT
         if tls is None:
-            return self.send(payload, flags)
+            return self.send(payload, is_last)
         try:
             data = tls.encrypt(payload)
         except TlsError as error:
@@ -239,22 +232,19 @@ class CodedSide(Side):
         if is_last and not self.has_said_goodbye:
             self.has_said_goodbye = True
             data += tls.close()
-        return self.send(data, flags)
+        return self.send(data, is_last)
 
     def wire(self, payload: bytes) -> bytes:
         """As `Side.wire`."""
         return payload if self.tls is None else self.tls.encrypt(payload)
 
-    def send(self, data: memoryview | bytes, flags: int = DONTWAIT) -> bool:
+    def send(self, data: memoryview | bytes, is_last: bool = False) -> bool:
         """Send these bytes as they are, behind what waits; as `put`."""
         if self.outbox:
             self.outbox += data
             return False
-        try:
-            sent = self.sock.send(data, flags)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        sent = give(self.sock, self.fd, data, is_last)
+        if sent == LOST:
             if self.peer is not None:
                 self.peer.cannot_write(self)
             return False
@@ -291,14 +281,17 @@ class CodedSide(Side):
 
     def shut(self) -> None:
         """Send close_notify, then FIN."""
-        if not self.is_shut and self.say_goodbye(LAST):
+        if not self.is_shut and self.say_goodbye(is_last=True):
             super().shut()
 
-    def say_goodbye(self, flags: int = DONTWAIT) -> bool:
-        """Send our close_notify, once, behind what waits; False where it waits too."""
+    def say_goodbye(self, *, is_last: bool = False) -> bool:
+        """Send our close_notify, once, behind what waits; False where it waits too.
+
+        ``is_last``: our FIN follows at once.
+        """
         if self.tls is not None and not self.has_said_goodbye:
             self.has_said_goodbye = True
-            self.send(self.tls.close(), flags)
+            self.send(self.tls.close(), is_last)
         return not self.outbox
 
     def tell_held(self) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from shared.ends import End
 from worker.endings import side_lost
 from worker.header_guard import HeaderGuard, Verdict
-from worker.relay import BUFFER, DONTWAIT, VIEW
+from worker.relay import DONTWAIT, VIEW
+from worker.syscalls import LOST, receive
 
 if TYPE_CHECKING:
     from worker.connection import Connection
@@ -20,12 +21,10 @@ def guard_read(conn: Connection, guard: HeaderGuard) -> None:
     down, up = conn.down, conn.up
     assert up is not None
     while not up.outbox:
-        try:
-            count = down.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            side_lost(conn, down)
+        count = receive(down.sock, down.fd)
+        if count < 0:
+            if count == LOST:
+                side_lost(conn, down)
             return
         if count == 0:
             if _unguard(conn, guard):

@@ -10,6 +10,7 @@ from shared.errors import TlsError
 from worker.coded_side import CodedSide
 from worker.reactor import ENDED, RESET
 from worker.relay import BUFFER, DONTWAIT, SIZE, VIEW
+from worker.syscalls import EMPTY, LOST, give, receive
 from worker.tls_contexts import ServerContext, Terminator, wrap_server
 from worker.tls_engine import INCOMING, OUTGOING, Tls, reason_of
 
@@ -80,13 +81,10 @@ class ClientHandshake:
             return
         sock = conn.down.sock
         while conn.phase is self:
-            try:
-                count = sock.recv_into(BUFFER, 0, DONTWAIT)
-            except BlockingIOError:
+            count = receive(sock, conn.down.fd)
+            if count == EMPTY:
                 return
-            except OSError:
-                count = 0
-            if count == 0:
+            if count <= 0:
                 self._gone()
                 return
             self._feed(VIEW[:count])
@@ -157,16 +155,14 @@ class ClientHandshake:
         """Send what waits and this; what finds no room waits. False where the client is gone."""
         if self._out:
             data = self._out + data
-        try:
-            sent = self.conn.down.sock.send(data, DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        down = self.conn.down
+        sent = give(down.sock, down.fd, data, False)
+        if sent == LOST:
             self._gone()
             return False
         self._out = data[sent:]
         if self._out:
-            self.conn.down.ask_writable()
+            down.ask_writable()
         return True
 
 

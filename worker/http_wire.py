@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from shared.errors import TlsError
 from worker.reactor import WRITING
-from worker.relay import BUFFER, DONTWAIT, LAST, SIZE, VIEW
+from worker.relay import DONTWAIT, LAST, SIZE, VIEW
+from worker.syscalls import EMPTY, give, receive
 from worker.tls_engine import PLAIN
 
 if TYPE_CHECKING:
@@ -65,16 +66,13 @@ class Wire:
                 self.why = "records without payload, and no end of them"
                 self.is_lost = True
                 return LOST
-            try:
-                count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-            except BlockingIOError:
-                return NOTHING
-            except OSError:
-                self.is_lost = True
-                return LOST
-            if count == 0:
-                self.has_ended = True
-                return ENDED
+            count = receive(self.sock, self.fd)
+            if count <= 0:
+                if count == EMPTY:
+                    return NOTHING
+                self.has_ended = count == 0
+                self.is_lost = count < 0
+                return LOST if self.is_lost else ENDED
             self.is_drained = count < SIZE
             if self.tls is None:
                 return count
@@ -122,14 +120,10 @@ class Wire:
         if self.outbox:
             self.outbox += data
             return
-        try:
-            sent = self.sock.send(data, DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        sent = give(self.sock, self.fd, data, False)
+        if sent < 0:
             self.is_lost = True
-            return
-        if sent < len(data):
+        elif sent < len(data):
             self.outbox = bytes(data[sent:])
             if not self.wants_out:
                 self.wants_out = True

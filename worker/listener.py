@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from shared.matching import Matcher
 from shared.networks import NetworkSet
@@ -20,6 +20,7 @@ from worker.gate import Gate
 from worker.generation import Route
 from worker.limits import NOT_COUNTED, Limits
 from worker.reactor import IN
+from worker.syscalls import accept
 
 if TYPE_CHECKING:
     from worker.data_plane import DataPlane
@@ -191,12 +192,9 @@ class ListenSocket:
         plane, listener = self.plane, self.listener
         family = int(self.sock.family)
         limits = plane.limits
-        accept = self.sock._accept  # type: ignore[attr-defined] # accept4 without an object around it
         for _ in range(most):
             try:
-                fd, address = accept()
-            except BlockingIOError:
-                return False
+                found = accept(self.sock, self.fd)
             except OSError as exc:
                 if exc.errno in PASSING_ERRORS:
                     continue
@@ -205,7 +203,10 @@ class ListenSocket:
                     return False
                 plane.pause_accept(exc)
                 return False
-            peer = address if family == AF_INET else plain_address(address)
+            if found is None:
+                return False
+            fd, address = found
+            peer = cast(Address, address) if family == AF_INET else plain_address(address)
             gate = plane.gates.first
             door = listener.door
             counted = None if door is None else door.enter(peer[0], plane.reactor.now)

@@ -15,7 +15,8 @@ from worker.client_tls import ClientTls
 from worker.deadlines import LAST_S
 from worker.guarded import guard_preface
 from worker.http_start import begin_http
-from worker.relay import BUFFER, DONTWAIT, VIEW
+from worker.relay import VIEW
+from worker.syscalls import LOST, receive
 
 if TYPE_CHECKING:
     from shared.matching import Opening
@@ -49,13 +50,13 @@ class _Reader(ABC):
 
     def _receive(self) -> int | None:
         """Bytes now in BUFFER, 0 at the end of the stream; None: nothing, or it has ended."""
-        try:
-            return self._conn.down.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
-            return None
-        except OSError:
+        down = self._conn.down
+        count = receive(down.sock, down.fd)
+        if count >= 0:
+            return count
+        if count == LOST:
             self._conn.end(End.CLIENT_GONE)
-            return None
+        return None
 
 
 class HeaderReader(_Reader):

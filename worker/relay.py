@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from worker.endings import CLOSING, flushed, reset_waits, side_ended, side_lost
 from worker.reactor import ENDED, FIN, OUT, RESET, WRITING
 from worker.socket_options import has_error
-from worker.syscalls import EMPTY, LEFT_BITS, LOST, REFUSED, pass_on, use
+from worker.syscalls import EMPTY, LEFT_BITS, LOST, REFUSED, pass_on, receive, use
 
 if TYPE_CHECKING:
     import _socket
@@ -186,18 +186,14 @@ class Side:
 
     def take(self) -> int:
         """Read into BUFFER; 0: it was empty, or this was its end, which has been seen to."""
-        try:
-            count = self.sock.recv_into(BUFFER, 0, DONTWAIT)
-        except BlockingIOError:
-            if self.is_reset:
-                side_lost(self.conn, self)
-            return 0
-        except OSError:
-            side_lost(self.conn, self)
-            return 0
+        count = receive(self.sock, self.fd)
+        if count > 0:
+            return count
         if count == 0:
             self.end()
-        return count
+        elif count == LOST or self.is_reset:
+            side_lost(self.conn, self)
+        return 0
 
     def wire(self, payload: bytes) -> bytes:
         """Payload as it goes to this socket."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
+
+from worker import syscalls
 
 if TYPE_CHECKING:
     import _socket
-
-SIOCOUTQ: Final = 0x5411  # bytes not yet acknowledged by the peer, tcp(7)
-LINGER_RESET: Final = struct.pack("ii", 1, 0)  # close sends RST, socket(7)
 
 # First probe after 10 min, then one a minute, dead after 9: a NAT forgets after 15 min or more.
 KEEP_ALIVE: Final = (
@@ -35,18 +32,12 @@ def probe_peer(sock: _socket.socket) -> None:
 
 def unacknowledged(sock: _socket.socket) -> int:
     """Bytes written that the peer has not acknowledged; for a Unix socket, not read."""
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), SIOCOUTQ, bytes(4)))[0])
-    except OSError:
-        return 0
+    return syscalls.unacknowledged(sock, sock.fileno())
 
 
 def reset_on_close(sock: _socket.socket) -> None:
     """Make close send RST."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-    except OSError:
-        return
+    syscalls.reset_on_close(sock, sock.fileno())
 
 
 def has_error(sock: _socket.socket) -> bool:

@@ -1,22 +1,26 @@
-/* The system calls that every message makes, without what Python puts around each of them.
+/* The system calls of each connection and message, without what Python puts around them.
  *
  * syscalls.py says what these functions do, and does the same where nothing is compiled: they
  * take the descriptors where that one takes the sockets. No call blocks, so none gives up the GIL.
  */
 
+#define _GNU_SOURCE /* accept4 */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum { EMPTY = -1, LOST = -2, REFUSED = -3 }; /* as in syscalls.py */
-enum { ARGUMENTS = 5, SOCKET = 0, FD = 1, TO = 2, TO_FD = 3, LAST = 4 };
 enum { LEFT_BITS = 20 }; /* as in syscalls.py */
 
 static Py_buffer buffer; /* the worker's one buffer, held for good */
 
-static int has_no_room(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
+static int is_for_later(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
 static PyObject *use(PyObject *module, PyObject *shared) {
     (void)module;
@@ -27,42 +31,143 @@ static PyObject *use(PyObject *module, PyObject *shared) {
     Py_RETURN_NONE;
 }
 
-static PyObject *pass_on(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    if (count != ARGUMENTS || buffer.obj == NULL) {
-        PyErr_SetString(PyExc_TypeError, "pass_on() takes five arguments, after use()");
-        return NULL;
-    }
-    int fd = (int)PyLong_AsLong(args[FD]);
-    int to_fd = (int)PyLong_AsLong(args[TO_FD]);
-    if (PyErr_Occurred())
-        return NULL;
+/* Arguments come as (socket, descriptor, ...). -1 with an exception where there are others. */
+static int check(Py_ssize_t count, Py_ssize_t wanted) {
+    if (count == wanted && buffer.obj != NULL)
+        return 0;
+    PyErr_SetString(PyExc_TypeError, "wrong number of arguments, or use() was not called");
+    return -1;
+}
+
+/* -1 with an exception for what is no number. */
+static int descriptor(PyObject *number) { return (int)PyLong_AsLong(number); }
+
+static ssize_t read_once(int fd) {
     ssize_t size;
     do {
         size = recv(fd, buffer.buf, (size_t)buffer.len, MSG_DONTWAIT);
     } while (size < 0 && errno == EINTR);
-    if (size < 0)
-        return PyLong_FromLong(has_no_room(errno) ? EMPTY : LOST);
-    if (size == 0)
-        return PyLong_FromLong(0);
-    /* With a full buffer more may follow: then it is not the last one. */
-    int is_last = args[LAST] == Py_True && size < buffer.len;
+    if (size >= 0)
+        return size;
+    return is_for_later(errno) ? EMPTY : LOST;
+}
+
+static ssize_t write_once(int fd, const void *data, Py_ssize_t size, int is_last) {
     int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (is_last ? MSG_MORE : 0);
     ssize_t sent;
     do {
-        sent = send(to_fd, buffer.buf, (size_t)size, flags);
+        sent = send(fd, data, (size_t)size, flags);
     } while (sent < 0 && errno == EINTR);
-    if (sent < 0) {
-        if (!has_no_room(errno))
-            return PyLong_FromLong(REFUSED - (long)size);
-        sent = 0;
-    }
-    return PyLong_FromLong((long)size | (long)(size - sent) << LEFT_BITS);
+    if (sent >= 0)
+        return sent;
+    return is_for_later(errno) ? 0 : LOST;
 }
+
+/* As socket.accept of Python makes it: a tuple, and "" for a Unix socket. */
+static PyObject *address_of(const struct sockaddr_storage *peer) {
+    char text[INET6_ADDRSTRLEN] = "";
+    if (peer->ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)peer;
+        inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
+        return Py_BuildValue("(si)", text, (int)ntohs(v4->sin_port));
+    }
+    if (peer->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)peer;
+        inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
+        return Py_BuildValue("(siII)", text, (int)ntohs(v6->sin6_port),
+                             (unsigned int)ntohl(v6->sin6_flowinfo) & 0xfffff,
+                             (unsigned int)v6->sin6_scope_id);
+    }
+    return PyUnicode_FromString(text);
+}
+
+static PyObject *accept_one(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    struct sockaddr_storage peer = {0};
+    int found;
+    do {
+        socklen_t size = sizeof peer;
+        found = accept4(fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
+    } while (found < 0 && errno == EINTR);
+    if (found < 0 && is_for_later(errno))
+        Py_RETURN_NONE;
+    if (found < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *address = address_of(&peer);
+    PyObject *made = address == NULL ? NULL : Py_BuildValue("(iN)", found, address);
+    if (made == NULL)
+        close(found);
+    return made;
+}
+
+static PyObject *unacknowledged(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    int size = 0;
+    return PyLong_FromLong(ioctl(fd, SIOCOUTQ, &size) < 0 ? 0 : size);
+}
+
+static PyObject *reset_on_close(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); /* it may be gone */
+    Py_RETURN_NONE;
+}
+
+static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyLong_FromSsize_t(read_once(fd));
+}
+
+static PyObject *give(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 4) < 0 ? -1 : descriptor(args[1]);
+    Py_buffer data;
+    if (PyErr_Occurred() || PyObject_GetBuffer(args[2], &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    ssize_t sent = write_once(fd, data.buf, data.len, args[3] == Py_True);
+    PyBuffer_Release(&data);
+    return PyLong_FromSsize_t(sent);
+}
+
+static PyObject *pass_on(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = check(count, 5) < 0 ? -1 : descriptor(args[1]);
+    int to_fd = PyErr_Occurred() ? -1 : descriptor(args[3]);
+    if (PyErr_Occurred())
+        return NULL;
+    ssize_t size = read_once(fd);
+    if (size <= 0)
+        return PyLong_FromSsize_t(size);
+    /* With a full buffer more may follow: then it is not the last one. */
+    int is_last = args[4] == Py_True && size < buffer.len;
+    ssize_t sent = write_once(to_fd, buffer.buf, size, is_last);
+    if (sent < 0)
+        return PyLong_FromSsize_t(REFUSED - size);
+    return PyLong_FromSsize_t(size | (size - sent) << LEFT_BITS);
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef methods[] = {
     {"use", use, METH_O, "As in syscalls.py."},
-    {"pass_on", (PyCFunction)(void (*)(void))pass_on, METH_FASTCALL, "As in syscalls.py."},
+    {"accept", FAST(accept_one), METH_FASTCALL, "As in syscalls.py."},
+    {"unacknowledged", FAST(unacknowledged), METH_FASTCALL, "As in syscalls.py."},
+    {"reset_on_close", FAST(reset_on_close), METH_FASTCALL, "As in syscalls.py."},
+    {"receive", FAST(receive), METH_FASTCALL, "As in syscalls.py."},
+    {"give", FAST(give), METH_FASTCALL, "As in syscalls.py."},
+    {"pass_on", FAST(pass_on), METH_FASTCALL, "As in syscalls.py."},
     {NULL, NULL, 0, NULL},
 };
 

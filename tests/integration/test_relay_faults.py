@@ -29,26 +29,27 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("missing", "connect"), [("recv_into", 30.0), ("family", 0.3)], ids=["read", "deadline"]
+    ("missing", "connect"), [("send", 30.0), ("family", 0.3)], ids=["relay", "deadline"]
 )
 def test_a_bug_ends_only_its_own_connection(missing: str, connect: float) -> None:
     """One end as internal_error, a trace in the log, and the neighbour goes on."""
     with running(expects_bugs=True) as plane:
         target = plane.target()
         listener = plane.serve(target, timeouts=Timeouts(connect=connect))
-        client, server = plane.connect(listener), target.accept()
+        _client, server = plane.connect(listener), target.accept()
         wait_until(lambda: plane.cells[1] == 1, "the dial")
         conn = next(iter(plane.plane.open))
         broken = Broken(conn.down.sock, missing)
 
         def find() -> None:
             conn.down.sock = broken  # type: ignore[assignment]
-            conn.down.is_fast = False  # the short way asks the descriptor
+            assert conn.up is not None
+            conn.up.is_fast = False  # the short way asks the descriptor
 
         plane.call(find)
         neighbour = plane.connect(listener), target.accept()
         if connect > 1:
-            client.sendall(b"x")
+            server.sendall(b"x")
         assert read_to_end(server) == b""
         neighbour[0].sendall(b"ping")
         assert read_exactly(neighbour[1], 4) == b"ping"

@@ -49,6 +49,22 @@ def test_exact_domain_then_longer_wildcard_then_none() -> None:
     assert best([routes[2], route("tie", 5, "*.test.e")], tls("a.www.test.e")) == "tie"
 
 
+def test_a_route_for_all_of_tls_is_not_asked_about_each_offer() -> None:
+    """But where one above it takes another offer, or a reload adds one, the offer counts."""
+    found = matcher(route("all", 0, tls=True))
+    assert [winner(found, tls(name)) for name in ("a.test", "", "b.test")] == ["all"] * 3
+    assert winner(found, plain()) is None
+    above = matcher(route("all", 0, tls=True), route("h2", 1, alpn=("h2",), priority=1))
+    assert winner(above, tls("a.test")) == "all"
+    assert winner(above, tls("a.test", alpn=("h2",))) == "h2"
+    near = matcher(route("all", 0, tls=True), route("near", 1, client_ips=("10.0.0.0/8",)))
+    assert winner(near, tls(ip="192.0.2.1")) == "all"
+    assert winner(near, tls(ip="10.0.0.1")) == "near"
+    assert winner(found, tls("a.test")) == "all"
+    found.add(route("named", 1, "a.test"), 1, "named")
+    assert winner(found, tls("a.test")) == "named"
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "is_match"),
     [

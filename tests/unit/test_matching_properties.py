@@ -152,6 +152,18 @@ def test_winner_explanation_and_reference_agree(routes: list[RoutePlan], asked: 
 
 
 @settings(max_examples=400, deadline=None)
+@given(tables(), st.lists(clients, min_size=2, max_size=6))
+def test_what_one_client_got_is_not_what_the_next_one_gets(
+    routes: list[RoutePlan], asked: list[Asked]
+) -> None:
+    """What a matcher remembers of earlier questions changes no answer."""
+    found = matcher(*routes)
+    for one in asked:
+        expected = reference(routes, one)
+        assert winner(found, one) == (expected[1].name if expected else None)
+
+
+@settings(max_examples=400, deadline=None)
 @given(tables(), st.sampled_from(CLIENTS))
 def test_opening_agrees_with_every_route(routes: list[RoutePlan], ip: str) -> None:
     """Before a byte: the best that needs none, and whether and how long others are waited for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import socket
@@ -173,8 +174,112 @@ def is_held(calls: ModuleType, ends: Ends, *, is_last: bool, tries: int) -> bool
     return found
 
 
-@pytest.mark.parametrize("size", [0, 3])
-def test_wrong_arguments_are_refused(size: int) -> None:
+def test_both_forms_mean_the_same_by_their_numbers() -> None:
+    """Compiled callers have those of the source within them."""
+    source = from_source()
+    for name in ("EMPTY", "LOST", "REFUSED", "LEFT_BITS"):
+        assert getattr(as_imported, name) == getattr(source, name)
+
+
+def test_receive_reads_into_the_buffer(calls: ModuleType, ends: Ends) -> None:
+    """Bytes, nothing, the end, and a reset, none of them by an exception."""
+    calls.use(buffer := bytearray(SIZE))
+    fd = ends.down.fileno()
+    assert calls.receive(ends.down, fd) == calls.EMPTY
+    ends.client.sendall(b"hello")
+    assert calls.receive(ends.down, fd) == 5
+    assert buffer[:5] == b"hello"
+    ends.client.shutdown(socket.SHUT_WR)
+    assert calls.receive(ends.down, fd) == 0
+    ends.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.target.close()
+    assert calls.receive(ends.up, ends.up.fileno()) == calls.LOST
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_give_takes_what_finds_room(
+    calls: ModuleType, ends: Ends, kind: type[bytes | bytearray | memoryview]
+) -> None:
+    """Of bytes and of views."""
+    data = b"y" * 700
+    assert calls.give(ends.up, ends.up.fileno(), kind(data), False) == 700
+    assert ends.target.recv(SIZE) == data
+    full = bytes(1 << 20)
+    while sent := calls.give(ends.up, ends.up.fileno(), full, False):
+        assert sent != calls.LOST
+    ends.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.target.close()
+    assert calls.give(ends.up, ends.up.fileno(), b"x", True) == calls.LOST
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_accept_tells_the_peer_as_python_does(calls: ModuleType, host: str) -> None:
+    """None while nobody waits, and the same tuple as socket.accept makes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, 0))
+        listener.listen()
+        listener.setblocking(False)
+        assert calls.accept(listener, listener.fileno()) is None
+        client.connect(listener.getsockname())
+        fd, peer = calls.accept(listener, listener.fileno())
+        with socket.socket(fileno=fd) as accepted:
+            assert peer == accepted.getpeername() == client.getsockname()
+            assert not accepted.get_inheritable()
+        assert calls.accept(listener, listener.fileno()) is None
+
+
+def test_accept_of_a_unix_socket(calls: ModuleType, tmp_path: Path) -> None:
+    """A client has no address there."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        client.connect(str(tmp_path / "s"))
+        fd, peer = calls.accept(listener, listener.fileno())
+        assert peer == ""
+        os.close(fd)
+
+
+def test_what_accept_says_besides_is_an_error(calls: ModuleType) -> None:
+    """With its number: of one that listens no more, and of one that is no socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Path("/dev/null").open() as other:
+        listener.setblocking(False)
+        listener.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            calls.accept(listener, listener.fileno())
+        if calls is as_imported and not (calls.__file__ or "").endswith(".py"):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)):
+                calls.accept(listener, other.fileno())
+
+
+def test_what_is_not_acknowledged(calls: ModuleType, ends: Ends) -> None:
+    """Nothing, what a peer does not read, and nothing of a socket that is gone."""
+    fd = ends.up.fileno()
+    assert calls.unacknowledged(ends.up, fd) == 0
+    while calls.give(ends.up, fd, bytes(1 << 20), False):
+        pass
+    assert calls.unacknowledged(ends.up, fd) > 0
+    ends.up.close()
+    assert calls.unacknowledged(ends.up, -1) == 0
+
+
+def test_close_may_reset(calls: ModuleType, ends: Ends) -> None:
+    """Instead of a FIN; a socket that is gone is no error."""
+    calls.reset_on_close(ends.up, ends.up.fileno())
+    ends.up.close()
+    with pytest.raises(ConnectionResetError):
+        ends.target.recv(1)
+    calls.reset_on_close(ends.up, -1)
+
+
+@pytest.mark.parametrize(
+    "name", ["accept", "receive", "give", "pass_on", "unacknowledged", "reset_on_close"]
+)
+def test_wrong_arguments_are_refused(name: str) -> None:
     """By an error of Python."""
-    with pytest.raises(TypeError):
-        as_imported.pass_on(*range(size))
+    for arguments in ((), (None,), (None, "x", None, "x", "x")):
+        with pytest.raises((TypeError, AttributeError)):
+            getattr(as_imported, name)(*arguments)
