@@ -70,9 +70,11 @@ class Wire:
             if count <= 0:
                 if count == EMPTY:
                     return NOTHING
-                self.has_ended = count == 0
-                self.is_lost = count < 0
-                return LOST if self.is_lost else ENDED
+                if count == 0:
+                    self.has_ended = True
+                    return ENDED
+                self.is_lost = True
+                return LOST
             self.is_drained = count < SIZE
             if self.tls is None:
                 return count
