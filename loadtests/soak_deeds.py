@@ -27,12 +27,16 @@ class Left(Struct, kw_only=True):
 
 
 class Signalled(Struct, frozen=True, kw_only=True):
-    """A worker that was killed, stopped for the watchdog to find (hang), or for a while (stop)."""
+    """A worker that was killed, stopped for the watchdog to find (hang), or for a while (stop).
+
+    ``again_at``: of several signals the instant of the last one; between both it served others.
+    """
 
     incarnation: int
     pid: int
     kind: Kind
     at: float  # just before the signal
+    again_at: float = 0.0
 
 
 class Deeds:
@@ -70,11 +74,12 @@ class Deeds:
         return [line for line in self.journal if -_BEFORE_S < float(line.split()[0]) - at < 1.0]
 
     def note(self, noted: Signalled) -> None:
-        """A worker is signalled next; of several signals the first instant counts."""
+        """A worker is signalled next."""
         with self._lock:
             earlier = self.signalled.get(noted.incarnation)
-            at = noted.at if earlier is None else min(earlier.at, noted.at)
-            self.signalled[noted.incarnation] = msgspec.structs.replace(noted, at=at)
+            if earlier is not None:
+                noted = msgspec.structs.replace(noted, at=earlier.at, again_at=noted.at)
+            self.signalled[noted.incarnation] = noted
 
     def forget(self, noted: Signalled) -> None:
         """The signal did no harm, unless another one came since."""

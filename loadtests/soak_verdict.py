@@ -26,11 +26,13 @@ _GOOD_ENDS: Final = frozenset({"client_closed", "target_closed", "limit", "block
 class Killed(Struct, kw_only=True):
     """Workers that were killed, by us or by the watchdog.
 
-    ``at``: by incarnation, the instant from which it did nothing more. The sums are the
-    supervisor's own, of `status`; None where it does not say.
+    ``at``: by incarnation, the instant from which it may have done nothing more, which ``again_at``
+    is for certain where that is another one. The sums are the supervisor's own, of `status`; None
+    where it does not say.
     """
 
     at: dict[int, float] = field(default_factory=dict)
+    again_at: dict[int, float] = field(default_factory=dict)
     workers: int | None = None
     accepted: int | None = None
     dialled: int | None = None
@@ -70,14 +72,15 @@ def killed_of(
     ended = {restart.incarnation for restart in restarts} | {
         restart.pid for restart in restarts if restart.incarnation is None
     }
-    at = {
-        incarnation: one.at
+    excused = {
+        incarnation: one
         for incarnation, one in signalled.items()
         if one.kind == "kill" or incarnation in ended or one.pid in ended
     }
     sums = totals.get("killed", {})
     return Killed(
-        at=at,
+        at={incarnation: one.at for incarnation, one in excused.items()},
+        again_at={incarnation: one.again_at for incarnation, one in excused.items()},
         workers=sums.get("workers"),
         accepted=sums.get("accepted"),
         dialled=sums.get("dialled"),
@@ -117,7 +120,11 @@ def excuse(losses: Iterable[Lost], killed: Killed, left: Mapping[str, Sequence[L
 
 
 def _meets_an_end(one: Lost, killed: Killed) -> bool:
-    return any(one.begun_at <= at + CLOCK_S and at <= one.ended_at for at in killed.at.values())
+    return any(
+        one.begun_at <= max(at, killed.again_at.get(incarnation, 0.0)) + CLOCK_S
+        and at <= one.ended_at
+        for incarnation, at in killed.at.items()
+    )
 
 
 def _has_left(one: Lost, windows: Sequence[Left]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadtests.soak import parse, phases
-from loadtests.soak_deeds import Kind, Left, Signalled
+from loadtests.soak_deeds import Deeds, Kind, Left, Signalled
 from loadtests.soak_shape import (
     RANGE_PORTS,
     Ports,
@@ -180,6 +180,21 @@ def test_held_by_a_killed_worker_is_excused() -> None:
     assert excuse([lost()], killed(), {}).held_by_killed == 1
     early = lost(ended_at=100.4)
     assert excuse([early], killed(), {}).lost == [early]
+
+
+def test_a_worker_that_was_stopped_and_woken_before_its_kill() -> None:
+    """It served others in between: they may fail too, by the second signal and not by the first."""
+    deeds = Deeds()
+    deeds.note(Signalled(incarnation=7, pid=70, kind="stop", at=100.0))
+    stopped = deeds.signalled[7]
+    deeds.note(Signalled(incarnation=7, pid=70, kind="kill", at=103.0))
+    deeds.forget(stopped)  # too late: another signal has come since
+    found = killed_of(deeds.signalled, [], {"killed": {"workers": 1, "accepted": 9, "dialled": 0}})
+    assert (found.at, found.again_at) == ({7: 100.0}, {7: 103.0})
+    between = lost(unique_id="", begun_at=102.5, ended_at=103.1)
+    assert excuse([between], found, {}).not_dialled == 1
+    after = lost(unique_id="", begun_at=103.5, ended_at=103.6)
+    assert excuse([after], found, {}).lost == [after]
 
 
 def test_held_by_a_living_worker_is_lost() -> None:
