@@ -179,8 +179,8 @@ class ListenSocket:
     def ready(self, events: int) -> None:
         """Accept what waits, ACCEPTS_A_WAKE at the most.
 
-        To learn that none waits costs a system call and an exception, and what is left wakes us
-        again: so one more is tried only where the last wake found all that it tried.
+        To learn that none waits costs a system call, and what is left wakes us again: so one more
+        is tried only where the last wake found all that it tried.
         """
         if self.accept(self._most):
             self._most = min(2 * self._most, ACCEPTS_A_WAKE)

@@ -1,8 +1,9 @@
 """The relay: bytes from one socket of a connection to the other.
 
-A direction starts in copy mode, `recv_into` on one buffer that the whole worker shares, then
-`send`. Two full buffers in a row prove it to be bulk; then it moves to splice(2) through a pooled
-pipe, and comes back when the moves get small. An idle connection holds neither buffer nor pipe.
+A direction starts in copy mode: recv(2) into one buffer that the whole worker shares, then send(2)
+(`worker/syscalls.py`). Two full buffers in a row prove it to be bulk; then it moves to splice(2)
+through a pooled pipe, and comes back when the moves get small. An idle connection holds neither
+buffer nor pipe.
 
 What the other side cannot take at once waits in its ``outbox`` (or in the pipe), and until that
 is gone nothing more is read: backpressure costs no more memory than one buffer.
