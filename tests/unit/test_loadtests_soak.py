@@ -74,7 +74,7 @@ def lost(**changes: Any) -> Lost:
     return Lost(**{**known, **changes})
 
 
-def killed(at: float = 100.5, **sums: int) -> Killed:
+def killed(at: float = 100.5, **sums: Any) -> Killed:
     """Incarnation 7 was killed."""
     return Killed(at={7: at}, **{"workers": 1, "accepted": 10, "dialled": 9, **sums})
 
