@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from shared.errors import StartError
+from shared.orphan_file import PID_BYTES, pid_of
 from shared.runtime_files import (
     CONTROL_SOCKET,
     IPC_PATH_MAX_BYTES,
@@ -69,8 +70,7 @@ def _holder(path: Path) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.read(fd, 32).strip()
-        return int(text) if text.isdigit() else 0
+        return pid_of(os.read(fd, PID_BYTES))
     finally:
         os.close(fd)
     return None

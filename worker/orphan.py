@@ -1,8 +1,9 @@
-"""A worker without a supervisor: how `proxyctl stop` finds it, and how it leaves.
+"""A worker without a supervisor: how `proxyctl stop` finds it, what it looks after, how it leaves.
 
-Each orphan holds a lock file in the runtime directory that names its pid. All of them poll the
-same listening sockets, so one that is told to leave just leaves its share to the others; the last
-one retires the ports as a full stop does (design section 2).
+Each orphan holds a lock file in the runtime directory that names its pid (`shared/orphan_file.py`).
+All of them poll the same listening sockets, so one that is told to leave just leaves its share to
+the others; the last one retires the ports as a full stop does (design section 2). What a dead one
+had open would count against the limits of all for ever: nobody else is there to clear its row.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from pathlib import Path
 from typing import Final
 
 from shared import syn_filter
+from shared.limit_rows import LimitRows
+from shared.log import Logger
+from shared.messages import Spawn
+from shared.orphan_file import COUNTS_AT, LEAVING, LEAVING_AT, PID_BYTES, OrphanCounts
 from shared.runtime_files import ORPHAN_LOCK, ORPHAN_PATTERN
+from worker.accounting import CELL_ENDED
+from worker.data_plane import DataPlane
 from worker.listener import Listener
 
-_PID_BYTES: Final = 32  # of the file; whoever looks for orphans reads no more
-_LEAVING: Final = b"leaving\n"  # stands behind the pid
+_LOOK_S: Final = 0.5  # the connections of a killed one stop counting within a second
 
 
 class OrphanLock:
@@ -32,7 +38,8 @@ class OrphanLock:
         new = self._path.with_suffix(".new")
         self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode().ljust(_PID_BYTES), 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode().ljust(PID_BYTES), 0)
+            self.note(OrphanCounts())  # all of it has its place on the disk from now on
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             new.rename(self._path)
         except OSError:
@@ -44,9 +51,13 @@ class OrphanLock:
 
         It is said before the others are looked at, so of several at least one finds itself last.
         """
-        os.pwrite(self._fd, _LEAVING, _PID_BYTES)
+        os.pwrite(self._fd, LEAVING, LEAVING_AT)
         others = self._path.parent.glob(ORPHAN_PATTERN)
         return not any(_serves(path) for path in others if path != self._path)
+
+    def note(self, counts: OrphanCounts) -> None:
+        """For `proxyctl stop`, which reads it also after the file was removed."""
+        os.pwrite(self._fd, counts.packed(), COUNTS_AT)
 
     def close(self) -> None:
         """Remove the file."""
@@ -54,7 +65,77 @@ class OrphanLock:
         os.close(self._fd)
 
 
-async def stop_accepting(listeners: Iterable[Listener]) -> None:
+class Orphan:
+    """What a worker does on its own account once it has no supervisor."""
+
+    def __init__(self, plane: DataPlane, limits_fd: int, spawn: Spawn, log: Logger) -> None:
+        self._plane = plane
+        self._rows = LimitRows(limits_fd)
+        self._cleared = {spawn.counts_row}  # rows that need no look: ours, and those of the dead
+        self._runtime_dir = spawn.runtime_dir
+        self._log = log
+        self._ended_before: int | None = None  # connections, when the drain began
+        self._lock: OrphanLock | None = None
+        self._is_told = False  # that the file cannot be written
+
+    def appear(self) -> None:
+        """Make the lock file, so that `proxyctl stop` finds this one."""
+        try:
+            self._lock = OrphanLock(self._runtime_dir)
+        except OSError as error:
+            self._tell(error)
+
+    async def watch(self) -> None:
+        """Clear the rows of others that died, and keep the figures for a stop; until cancelled."""
+        while True:
+            self._note(self._counts())
+            for row in range(self._rows.used()):
+                if row not in self._cleared and self._rows.is_abandoned(row):
+                    self._rows.forget(row)
+                    self._cleared.add(row)
+                    await asyncio.sleep(0)  # a row is a step of its own; traffic goes in between
+            await asyncio.sleep(_LOOK_S)
+
+    async def leave(self) -> None:
+        """Retire the ports as a full stop does, unless other orphans serve them on."""
+        if self._lock is None or self._lock.leave():
+            await _stop_accepting(self._plane.listeners())
+
+    def drains(self) -> None:
+        """The drain begins now."""
+        self._ended_before = self._plane.cells[CELL_ENDED]
+
+    def ended(self, drained: int, cut: int) -> None:
+        """Nothing is open any more."""
+        self._note(OrphanCounts(drained=drained, cut=cut))
+        self._log.info("stopped without a supervisor", drained=drained, cut=cut)
+
+    def close(self) -> None:
+        """Let go of the lock file."""
+        if self._lock:
+            self._lock.close()
+
+    def _counts(self) -> OrphanCounts:
+        """As of now; what is cut is so at one moment, and `ended` says it."""
+        before = self._ended_before
+        ended = 0 if before is None else self._plane.cells[CELL_ENDED] - before
+        return OrphanCounts(drained=ended, open=self._plane.connections)
+
+    def _note(self, counts: OrphanCounts) -> None:
+        if self._lock is None:
+            return
+        try:
+            self._lock.note(counts)
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._is_told:
+            self._log.error("cannot write the orphan's lock file", error=str(error))
+        self._is_told = True
+
+
+async def _stop_accepting(listeners: Iterable[Listener]) -> None:
     """Drop new SYNs at these, and wait until handshakes in flight are through."""
     longest_s = 0.0
     for listener in listeners:
@@ -74,7 +155,7 @@ def _serves(path: Path) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(fd, len(_LEAVING), _PID_BYTES) != _LEAVING
+        return os.pread(fd, len(LEAVING), LEAVING_AT) != LEAVING
     finally:
         os.close(fd)
     return False

@@ -19,6 +19,7 @@ import uvloop
 
 from shared import core_dumps
 from shared.errors import InternalError
+from shared.limit_rows import hold
 from shared.log import Logging, LogSettings
 from shared.messages import (
     HEARTBEAT_S,
@@ -57,7 +58,7 @@ from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
 from worker.descriptors import DescriptorChannel
 from worker.limits import Limits
-from worker.orphan import OrphanLock, stop_accepting
+from worker.orphan import Orphan
 from worker.reporter import Reporter
 
 # Blocked from before the fork until the handlers stand: an early TERM must not kill a worker.
@@ -90,9 +91,10 @@ def run(spawn: Spawn, channel: socket.socket, counts_fd: int, limits_fd: int) ->
     shared = Shared(
         counts=cells[first : first + COUNT_CELLS],
         limits=Limits(mmap.mmap(limits_fd, 0), spawn.counts_row),
+        limits_fd=limits_fd,
     )
-    for fd in (counts_fd, limits_fd):
-        os.close(fd)
+    os.close(counts_fd)
+    hold(limits_fd, spawn.counts_row)  # and so that one stays open
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_main(spawn, channel, shared, logging))
 
@@ -106,6 +108,7 @@ class Shared(NamedTuple):
 
     counts: memoryview
     limits: Limits
+    limits_fd: int
 
 
 class _Worker:
@@ -138,8 +141,8 @@ class _Worker:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._indexes = 0  # sockets per listener, as far as any have come
-        self._is_orphan = False
-        self._orphan_lock: OrphanLock | None = None
+        self._limits_fd = shared.limits_fd
+        self._orphan: Orphan | None = None
         self._is_draining = False
         self._has_term = False  # as an orphan
         self._lag_s = 0.0
@@ -149,7 +152,7 @@ class _Worker:
         self._take_signals()
         self._client.say(Hello())
         for duty in (self._receive(), self._beat(), self._reporter.run()):
-            self._tasks.append(self._loop.create_task(self._guarded(duty)))
+            self._start(duty)
         code = await self._done
         for task in self._tasks:
             task.cancel()
@@ -173,7 +176,7 @@ class _Worker:
         self._log.error(what, exc_info=error)
         if self._done.done():
             return
-        if not self._is_orphan:
+        if not self._orphan:
             message = f"{what}: {type(error).__name__}: {error}"
             self._client.say(Event(level="error", message=message))
         self._end(EXIT_CRASHED)
@@ -181,9 +184,8 @@ class _Worker:
     async def _say_goodbye(self, code: int) -> None:
         self._channel.close()
         self._plane.last_words()  # they are counted in the last snapshot
-        if self._is_orphan:
-            if self._orphan_lock:
-                self._orphan_lock.close()
+        if self._orphan:
+            self._orphan.close()
             return
         await self._reporter.report(is_last=code == EXIT_OK)
         self._client.close(flush=True)
@@ -194,6 +196,9 @@ class _Worker:
             self._crash(f"crashed: {context.get('message', '')}", error)
         else:
             self._log.error("event loop", message=context.get("message", ""))
+
+    def _start(self, duty: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._loop.create_task(self._guarded(duty)))
 
     async def _guarded(self, duty: Coroutine[Any, Any, None]) -> None:
         try:
@@ -211,22 +216,24 @@ class _Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_terminate(self) -> None:
-        if not self._is_orphan:
+        if not self._orphan:
             self._client.say(Leaving())  # it hands our listeners over first
         elif self._has_term:
             self._stop()
         else:
             self._has_term = True
-            self._tasks.append(self._loop.create_task(self._guarded(self._leave_alone())))
+            self._start(self._leave_alone(self._orphan))
 
-    async def _leave_alone(self) -> None:
-        """An orphan retires its ports as a full stop does, unless other orphans serve them on."""
-        if self._orphan_lock is None or self._orphan_lock.leave():
-            await stop_accepting(self._plane.listeners())
+    async def _leave_alone(self, orphan: Orphan) -> None:
+        await orphan.leave()
+        orphan.drains()
         self._drain(Drain(deadline_s=self._build.drain_s, close_listeners=True))
 
     def _stop(self) -> None:
+        cut = self._plane.connections
         self._plane.stop()
+        if self._orphan:
+            self._on_drained(0, cut)  # unless a drain that this ended has just said so
         self._end(EXIT_OK)
 
     def _drain(self, order: Drain) -> None:
@@ -236,7 +243,9 @@ class _Worker:
     def _on_drained(self, drained: int, cut: int) -> None:
         if self._done.done():
             return
-        if not self._is_orphan:
+        if self._orphan:
+            self._orphan.ended(drained, cut)
+        else:
             self._client.say(Drained(drained=drained, cut=cut))
         self._log.debug("drained", drained=drained, cut=cut)
         self._end(EXIT_OK)
@@ -252,18 +261,16 @@ class _Worker:
         """Go on alone: serve what is there and what comes (design section 2)."""
         if self._done.done():
             return
-        self._is_orphan = True
         for task in self._tasks:
             task.cancel()
         self._client.close(flush=False)  # or it would look for the next supervisor
         self._build.forget()
+        self._orphan = Orphan(self._plane, self._limits_fd, self._spawn, self._log)
         if self._plane.generation == 0:
             self._end(EXIT_UNUSED)
             return
-        try:
-            self._orphan_lock = OrphanLock(self._spawn.runtime_dir)
-        except OSError as error:
-            self._log.error("cannot write the orphan's lock file", error=str(error))
+        self._orphan.appear()
+        self._start(self._orphan.watch())
         self._log.warning("the supervisor is gone; serving on without it, TERM drains")
         if not self._is_draining:
             self._plane.assign(list(range(self._indexes)))

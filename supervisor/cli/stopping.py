@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.messages import Reply
-from supervisor import runtime_dir
+from shared.orphan_file import OrphanCounts
+from supervisor import orphans, runtime_dir
 from supervisor.cli import client
 
 _GLANCE_S: Final = 0.05
 # Beyond its own deadline the supervisor retires ports (4 s at most) and ends its workers.
 _MARGIN_S: Final = 15.0
+_KILL_S: Final = 3.0  # for an orphan that is told to end at once
 _CUT_HINT: Final = "`proxyctl stop --now` cuts what is still open"
 
 
 def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
     """Stop what runs in ``directory``; without ``timeout_s`` the config's drain deadline holds.
 
-    Orphans are told to end at once after ``timeout_s``.
+    Orphans are told to end at once after ``timeout_s``, and killed if they do not.
     """
     if (refusal := client.not_ours(directory)) is not None:
         return refusal
@@ -53,31 +55,32 @@ def _delay_s(directory: Path) -> float:
 
 def _stop_orphans(directory: Path, deadline: float | None, limit_s: float | None) -> Reply:
     """TERM drains an orphan, a second one ends it at once (design section 2)."""
-    pids = runtime_dir.orphans(directory)
-    if not pids:
+    found = orphans.find(directory)
+    if not found:
         return client.not_running(directory)
-    cut_at = None if limit_s is None else time.monotonic() + limit_s
-    for pid in pids:
-        _terminate(pid)
+    cut_at = math.inf if limit_s is None else time.monotonic() + limit_s
+    for one in found:
+        one.send(signal.SIGTERM)
 
     def is_done() -> bool:
-        left = runtime_dir.orphans(directory)
-        if cut_at is not None and time.monotonic() >= cut_at:
-            for pid in left:
-                _terminate(pid)
-        return not left
+        now = time.monotonic()
+        for one in found:
+            if now >= cut_at + _KILL_S:
+                one.send(signal.SIGKILL)  # it hangs: nobody else watches it
+            elif now >= cut_at:
+                one.send(signal.SIGTERM)
+        return not any(one.lives() for one in found)
 
-    if not _wait(is_done, deadline):
-        left = ", ".join(map(str, runtime_dir.orphans(directory)))
-        return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
-    return Reply(exit_code=client.OK, data={"orphans": pids})
-
-
-def _terminate(pid: int) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return  # it has just ended
+        if not _wait(is_done, deadline):
+            left = ", ".join(str(one.pid) for one in found if one.lives())
+            return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
+        total = sum((one.counts() for one in found), OrphanCounts())
+    finally:
+        for one in found:
+            one.close()
+    data = {"orphans": [one.pid for one in found], "drained": total.drained, "cut": total.cut}
+    return Reply(exit_code=client.OK, data=data)
 
 
 def _wait(is_done: Callable[[], bool], deadline: float | None) -> bool:

@@ -25,12 +25,13 @@ def valid(data: dict[str, Any]) -> str:
 
 def stopped(data: dict[str, Any]) -> str:
     """``stopped: 214 connections drained, 3 cut at the deadline``."""
-    if "orphans" in data:
-        return f"stopped: {plural(len(data['orphans']), 'orphaned worker')} drained"
     if data.get("drained") is None:
         return "stopped"
     drained = plural(data["drained"], "connection")
-    return f"stopped: {drained} drained, {data.get('cut', 0)} cut at the deadline"
+    text = f"stopped: {drained} drained, {data.get('cut', 0)} cut at the deadline"
+    if "orphans" in data:
+        text += f"; {plural(len(data['orphans']), 'worker')} had no supervisor"
+    return text
 
 
 def reloaded(data: dict[str, Any]) -> str:

@@ -204,4 +204,7 @@ def test_stop_text() -> None:
         views.stopped({"drained": 1, "cut": 3})
         == "stopped: 1 connection drained, 3 cut at the deadline"
     )
-    assert views.stopped({"orphans": [1, 2]}) == "stopped: 2 orphaned workers drained"
+    assert (
+        views.stopped({"orphans": [1, 2], "drained": 4, "cut": 0})
+        == "stopped: 4 connections drained, 0 cut at the deadline; 2 workers had no supervisor"
+    )

@@ -1,0 +1,71 @@
+"""The file of a worker without a supervisor: what it writes and what a stop reads."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shared.limit_rows import LimitRows, hold
+from shared.orphan_file import COUNTS_AT, LEAVING, LEAVING_AT, OrphanCounts, counts_of, pid_of
+from supervisor import orphans
+from supervisor.limit_tables import LimitTables
+from worker.orphan import OrphanLock
+
+
+def test_every_cut_of_a_file_reads_as_less_and_never_as_an_error() -> None:
+    """A file may be read while it is written for the first time."""
+    counts = OrphanCounts(drained=12, cut=3, open=456)
+    raw = b"4711\n".ljust(LEAVING_AT) + LEAVING
+    raw = raw.ljust(COUNTS_AT) + counts.packed()
+    assert (pid_of(raw), counts_of(raw)) == (4711, counts)
+    for end in range(COUNTS_AT):
+        assert counts_of(raw[:end]) == OrphanCounts()
+    assert pid_of(b"") == pid_of(b"no number\n") == 0
+
+
+def test_a_shorter_text_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    """Counts go down as well: what was open ends."""
+    lock = OrphanLock(str(tmp_path))
+    (found,) = orphans.find(tmp_path)
+    with closing(found):
+        lock.note(OrphanCounts(open=123456))
+        assert found.counts() == OrphanCounts(open=123456)
+        lock.note(OrphanCounts(drained=1, open=2))
+        assert found.counts() == OrphanCounts(drained=1, open=2)
+        lock.close()
+        assert not found.lives()
+        assert found.counts() == OrphanCounts(drained=1, cut=2), "what was open ended with it"
+    assert orphans.find(tmp_path) == []
+
+
+def test_a_row_is_abandoned_when_its_process_is_gone() -> None:
+    """The kernel lets the lock go, whatever the end of the process was."""
+    tables = LimitTables(8)
+    rows = LimitRows(tables.fd)
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        hold(tables.fd, 3)
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
+        os._exit(0)
+    assert os.read(ready[0], 1) == b"x"
+    assert not rows.is_abandoned(3)
+    assert rows.is_abandoned(2)
+    os.write(done[1], b"x")
+    os.waitpid(pid, 0)
+    assert rows.is_abandoned(3)
+    rows.close()
+    tables.close()
+    for fd in (*ready, *done):
+        os.close(fd)
+
+
+def test_a_directory_that_is_gone_has_no_orphans(tmp_path: Path) -> None:
+    """And a lock there cannot be made."""
+    assert orphans.find(tmp_path / "gone") == []
+    with pytest.raises(OSError, match="No such file"):
+        OrphanLock(str(tmp_path / "gone"))
