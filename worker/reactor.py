@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from worker.syscalls import dispatch
+
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 ERROR: Final = select.EPOLLERR
@@ -27,7 +29,6 @@ ENDED: Final = FIN | RESET | select.EPOLLPRI
 READING: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 WRITING: Final = READING | select.EPOLLOUT
 
-BATCH: Final = 256  # events a turn: bounds how long uvloop's own callbacks wait
 TICK_S: Final = 0.1  # granularity of every timeout of a connection
 
 
@@ -60,7 +61,8 @@ class Reactor:
         self.closing: list[Closable] = []  # closed after the batch, see _finish
         self._loop = loop
         self._epoll = select.epoll()
-        self._poll = self._epoll.poll
+        self._fd = self._epoll.fileno()
+        self._dispatch = dispatch
         self.register = self._epoll.register
         self.modify = self._epoll.modify
         self.unregister = self._epoll.unregister
@@ -73,18 +75,7 @@ class Reactor:
     def turn(self) -> None:
         """One batch: what is ready, then what came back, then the closes."""
         self.now = time.monotonic()
-        get = self.table.get
-        events = iter(self._poll(0, BATCH))
-        handler: Pollable | None = None
-        while True:
-            try:
-                for fd, mask in events:
-                    handler = get(fd)
-                    if handler is not None:
-                        handler.ready(mask)
-                break
-            except Exception as exc:
-                self._on_bug(handler, exc)
+        self._dispatch(self._epoll, self._fd, self.table, self._on_bug)
         if self.again or self.closing:
             self._finish()
 

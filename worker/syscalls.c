@@ -11,14 +11,17 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { EMPTY = -1, LOST = -2, REFUSED = -3 }; /* as in syscalls.py */
 enum { LEFT_BITS = 20 }; /* as in syscalls.py */
+enum { BATCH = 256 };    /* as in syscalls.py */
 
 static Py_buffer buffer; /* the worker's one buffer, held for good */
+static PyObject *ready;  /* the name of a handler's method */
 
 static int is_for_later(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
@@ -158,6 +161,58 @@ static PyObject *pass_on(PyObject *module, PyObject *const *args, Py_ssize_t cou
     return PyLong_FromSsize_t(size | (size - sent) << LEFT_BITS);
 }
 
+/* The handler's exception, to whom it concerns; -1 where that one raises too. */
+static int tell(PyObject *on_bug, PyObject *handler) {
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    PyObject *told = PyObject_CallFunctionObjArgs(on_bug, handler, error, NULL);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
+
+/* Hand one event to whoever the table has for its descriptor. */
+static int hand_over(PyObject *table, const struct epoll_event *event, PyObject *on_bug) {
+    PyObject *fd = PyLong_FromLong(event->data.fd);
+    if (fd == NULL)
+        return -1;
+    PyObject *handler = PyDict_GetItemWithError(table, fd);
+    Py_DECREF(fd);
+    if (handler == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *mask = PyLong_FromUnsignedLong(event->events);
+    if (mask == NULL)
+        return -1;
+    Py_INCREF(handler); /* it may leave the table */
+    PyObject *call[] = {handler, mask};
+    PyObject *done = PyObject_VectorcallMethod(ready, call, 2, NULL);
+    int result = done == NULL ? tell(on_bug, handler) : 0;
+    Py_XDECREF(done);
+    Py_DECREF(mask);
+    Py_DECREF(handler);
+    return result;
+}
+
+static PyObject *dispatch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    struct epoll_event events[BATCH]; /* here, for a handler may come back to us */
+    int fd = check(count, 4) < 0 ? -1 : descriptor(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    int found = epoll_wait(fd, events, BATCH, 0);
+    if (found < 0 && errno != EINTR)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    for (int at = 0; at < found; at++)
+        if (hand_over(args[2], &events[at], args[3]) < 0)
+            return NULL;
+    Py_RETURN_NONE;
+}
+
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef methods[] = {
@@ -165,6 +220,7 @@ static PyMethodDef methods[] = {
     {"accept", FAST(accept_one), METH_FASTCALL, "As in syscalls.py."},
     {"unacknowledged", FAST(unacknowledged), METH_FASTCALL, "As in syscalls.py."},
     {"reset_on_close", FAST(reset_on_close), METH_FASTCALL, "As in syscalls.py."},
+    {"dispatch", FAST(dispatch), METH_FASTCALL, "As in syscalls.py."},
     {"receive", FAST(receive), METH_FASTCALL, "As in syscalls.py."},
     {"give", FAST(give), METH_FASTCALL, "As in syscalls.py."},
     {"pass_on", FAST(pass_on), METH_FASTCALL, "As in syscalls.py."},
@@ -179,11 +235,13 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit_syscalls(void) {
-    PyObject *module = PyModule_Create(&definition);
+    ready = PyUnicode_InternFromString("ready");
+    PyObject *module = ready == NULL ? NULL : PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
     if (PyModule_AddIntMacro(module, EMPTY) < 0 || PyModule_AddIntMacro(module, LOST) < 0 ||
-        PyModule_AddIntMacro(module, REFUSED) < 0 || PyModule_AddIntMacro(module, LEFT_BITS) < 0) {
+        PyModule_AddIntMacro(module, REFUSED) < 0 || PyModule_AddIntMacro(module, LEFT_BITS) < 0 ||
+        PyModule_AddIntMacro(module, BATCH) < 0) {
         Py_DECREF(module);
         return NULL;
     }

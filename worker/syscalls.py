@@ -7,17 +7,22 @@ spares what Python puts around each call: arguments, slices, the GIL. This is wh
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable, Mapping
+
+    from worker.reactor import Pollable
 
 EMPTY: Final = -1  # nothing was there to be read
 LOST: Final = -2  # the socket cannot be read any more
 REFUSED: Final = -3  # less what was read: nothing can be sent any more
 LEFT_BITS: Final = 20
+BATCH: Final = 256  # events a turn: bounds how long all else waits
 
 _DONTWAIT: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _MORE: Final = int(socket.MSG_MORE)
@@ -32,6 +37,29 @@ def use(shared: bytearray) -> None:
     """Read into this buffer, of less than 1 << LEFT_BITS bytes, from now on."""
     global _view
     _view = memoryview(shared)
+
+
+def dispatch(
+    epoll: select.epoll,
+    fd: int,
+    table: Mapping[int, Pollable],
+    on_bug: Callable[[object, Exception], None],
+) -> None:
+    """Hand each event that is there, BATCH at the most, to the handler of its descriptor.
+
+    Python's own poll takes memory for a batch each time, and makes a list of pairs.
+    """
+    events = iter(epoll.poll(0, BATCH))
+    handler: Pollable | None = None
+    while True:
+        try:
+            for number, mask in events:
+                handler = table.get(number)
+                if handler is not None:
+                    handler.ready(mask)
+            return
+        except Exception as error:
+            on_bug(handler, error)
 
 
 def accept(sock: _socket.socket, fd: int) -> tuple[int, object] | None:

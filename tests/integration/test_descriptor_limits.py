@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -51,13 +51,13 @@ class Shortage:
 def turns(plane: Plane) -> list[int]:
     """A list that grows by one with every batch of the reactor."""
     reactor = plane.plane.reactor
-    poll, counted = reactor._poll, list[int]()
+    dispatch, counted = reactor._dispatch, list[int]()
 
-    def counting(timeout: float, most: int) -> list[tuple[int, int]]:
+    def counting(*arguments: Any) -> None:
         counted.append(1)
-        return poll(timeout, most)
+        dispatch(*arguments)
 
-    plane.call(lambda: setattr(reactor, "_poll", counting))
+    plane.call(lambda: setattr(reactor, "_dispatch", counting))
     return counted
 
 

@@ -48,16 +48,16 @@ def turns(plane: Plane, function: Callable[[], object]) -> int:
     """Batches of the reactor while ``function`` runs."""
     reactor = plane.plane.reactor
     counted = 0
-    poll = reactor._poll
+    dispatch = reactor._dispatch
 
-    def counting(timeout: float, most: int) -> list[tuple[int, int]]:
+    def counting(*arguments: Any) -> None:
         nonlocal counted
         counted += 1
-        return poll(timeout, most)
+        dispatch(*arguments)
 
-    plane.call(lambda: setattr(reactor, "_poll", counting))
+    plane.call(lambda: setattr(reactor, "_dispatch", counting))
     function()
-    plane.call(lambda: setattr(reactor, "_poll", poll))
+    plane.call(lambda: setattr(reactor, "_dispatch", dispatch))
     return counted
 
 

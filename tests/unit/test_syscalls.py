@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -283,3 +285,93 @@ def test_wrong_arguments_are_refused(name: str) -> None:
     for arguments in ((), (None,), (None, "x", None, "x", "x")):
         with pytest.raises((TypeError, AttributeError)):
             getattr(as_imported, name)(*arguments)
+
+
+class Handler:
+    """Notes what it is told of; ``act`` is called then."""
+
+    def __init__(self, act: Callable[[], object] = bool) -> None:
+        self.masks: list[int] = []
+        self._act = act
+
+    def ready(self, events: int) -> None:
+        """As a connection's."""
+        self.masks.append(events)
+        self._act()
+
+
+class Polled:
+    """Sockets that have something to read, each in an epoll, and their handlers."""
+
+    def __init__(self, count: int) -> None:
+        self.epoll = select.epoll()
+        self.pairs = [socket.socketpair() for _ in range(count)]
+        self.table: dict[int, Handler] = {}
+        self.bugs: list[tuple[object, Exception]] = []
+        for ours, theirs in self.pairs:
+            self.epoll.register(ours.fileno(), select.EPOLLIN | select.EPOLLET)
+            self.table[ours.fileno()] = Handler()
+            theirs.send(b"x")
+
+    def dispatch(self, calls: ModuleType) -> None:
+        """One batch."""
+        calls.dispatch(
+            self.epoll, self.epoll.fileno(), self.table, lambda *bug: self.bugs.append(bug)
+        )
+
+    def told(self) -> int:
+        """How many handlers were told of their events, once."""
+        return sum(one.masks == [select.EPOLLIN] for one in self.table.values())
+
+    def close(self) -> None:
+        """All of them."""
+        self.epoll.close()
+        for sock in (one for pair in self.pairs for one in pair):
+            sock.close()
+
+
+def test_events_reach_their_handlers(calls: ModuleType) -> None:
+    """Each once, BATCH at a time; a descriptor without a handler is nobody's."""
+    with closing(Polled(calls.BATCH + 5)) as polled:
+        first = polled.pairs[0][0].fileno()
+        del polled.table[first]
+        polled.dispatch(calls)
+        assert polled.told() == calls.BATCH - 1
+        polled.dispatch(calls)
+        assert polled.told() == calls.BATCH + 4
+        polled.dispatch(calls)
+        assert polled.told() == calls.BATCH + 4
+        assert polled.bugs == []
+
+
+def test_a_handler_that_raises_is_told_of_and_the_others_go_on(calls: ModuleType) -> None:
+    """With its exception and where that came from."""
+    with closing(Polled(5)) as polled:
+        bad = Handler(lambda: [][1])
+        polled.table[polled.pairs[2][0].fileno()] = bad
+        polled.dispatch(calls)
+        ((handler, error),) = polled.bugs
+        assert handler is bad
+        assert isinstance(error, IndexError)
+        assert error.__traceback__ is not None
+        assert polled.told() == 5
+
+
+def test_a_handler_may_take_others_out(calls: ModuleType) -> None:
+    """Of a batch in which a connection ends both of its sockets, the second is nobody's."""
+    with closing(Polled(3)) as polled:
+        rest = Handler(polled.table.clear)
+        for fd in polled.table:
+            polled.table[fd] = rest
+        polled.dispatch(calls)
+        assert rest.masks == [select.EPOLLIN]
+        assert polled.bugs == []
+
+
+def test_an_epoll_that_is_closed_is_an_error(calls: ModuleType) -> None:
+    """And no silence."""
+    with closing(Polled(1)) as polled:
+        fd = polled.epoll.fileno()
+        polled.epoll.close()
+        with pytest.raises((OSError, ValueError)):
+            calls.dispatch(polled.epoll, fd, polled.table, print)
