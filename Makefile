@@ -69,7 +69,7 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@ $(BUILT)
 
 # Modules whose source is newer than what was compiled of it.
-$(BUILT): $(INSTALLED) $(wildcard worker/*.py worker/*.c shared/http/*.py)
+$(BUILT): $(INSTALLED) $(wildcard worker/*.py worker/*.c shared/*hello*.py shared/http/*.py)
 	@$(PIP) --no-deps -e . </dev/null
 	@touch $@
 
@@ -78,5 +78,5 @@ $(INSTALLED_LOAD): $(INSTALLED)
 	@touch $@ $(BUILT)
 
 clean:
-	rm -rf .venv build dist worker/*.so shared/http/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist worker/*.so shared/*.so shared/http/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

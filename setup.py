@@ -13,13 +13,15 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 GROUP = "worker.hot_path"
-SYSTEM_CALLS = "worker.syscalls"  # in C: what mypyc cannot compile
+IN_C = ("worker.openssl", "worker.syscalls")  # what mypyc cannot compile
 SHARED_CODE = f"{GROUP}__mypyc"  # what all compiled modules have in common
 
 
 def built_files() -> list[Path]:
     """The compiled modules that stand beside their sources."""
-    return [*ROOT.glob("worker/*.so"), *ROOT.glob("shared/http/*.so")]
+    return [
+        one for place in ("shared", "shared/http", "worker") for one in ROOT.glob(f"{place}/*.so")
+    ]
 
 
 def compiled() -> list[Extension]:
@@ -32,7 +34,7 @@ def compiled() -> list[Extension]:
     modules: list[str] = project["tool"]["proxyctl"]["compiled"]
     for built in built_files():
         stem = built.parent / built.name.partition(".")[0]
-        if ".".join(stem.relative_to(ROOT).parts) not in (*modules, SHARED_CODE, SYSTEM_CALLS):
+        if ".".join(stem.relative_to(ROOT).parts) not in (*modules, SHARED_CODE, *IN_C):
             built.unlink()  # of a module that is compiled no more: Python would take it
     options = ["--config-file", "", "--strict", "--explicit-package-bases"]
     made: list[Extension] = mypycify(
@@ -46,7 +48,7 @@ def compiled() -> list[Extension]:
         debug_level="0",
         group_name=GROUP,
     )
-    made.append(Extension(SYSTEM_CALLS, ["worker/syscalls.c"]))
+    made += [Extension(name, [name.replace(".", "/") + ".c"]) for name in IN_C]
     for extension in made:
         extension.optional = True
     return made

@@ -1,1 +1,5 @@
 """What the supervisor and the workers both use: config, messages, counters, errors, codecs."""
+
+from shared import source_only
+
+source_only.heed(__path__)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import shared
 import worker
 from shared import http
 from tests.helpers.processes import Proxyctl
@@ -44,7 +45,7 @@ def echo() -> Iterator[EchoServer]:
 
 def pytest_sessionstart() -> None:
     """Refuse to test what was compiled of an older source."""
-    directories = (worker.__path__[0], http.__path__[0])
+    directories = (worker.__path__[0], shared.__path__[0], http.__path__[0])
     for built in (one for place in directories for one in Path(place).glob("*.so")):
         for suffix in ("py", "c"):
             source = built.parent / f"{built.name.partition('.')[0]}.{suffix}"

@@ -14,11 +14,13 @@ from shared.errors import TlsError
 from worker.accounting import CELL_DIALLED
 from worker.connection_state import State
 from worker.endings import CLOSING, side_ended, side_lost
+from worker.openssl import EMPTY, LOST, NO_RECORD, ODD, PARTLY, UNSENT, WAS_FULL
+from worker.openssl_form import OUTGOING, PLAIN, failure, found, relay, rest
 from worker.reactor import ENDED, FIN
 from worker.relay import LAST, READS_A_TURN, SIZE, VIEW, Side
 from worker.socket_options import reset_on_close
-from worker.syscalls import LOST, give, receive
-from worker.tls_engine import OUTGOING, PLAIN, Tls
+from worker.syscalls import give
+from worker.tls_engine import Tls
 
 if TYPE_CHECKING:
     from worker.connection import Connection
@@ -86,45 +88,58 @@ class CodedSide(Side):
             else:
                 self._ready_slowly(events)
             return
-        count = receive(self.sock, self.fd)
-        if count <= 0:
-            if count == 0:
-                self.end()
-            elif count == LOST:
-                side_lost(self.conn, self)
-            return
         tls, peer = self.tls, self.peer
         assert isinstance(peer, CodedSide)  # both are, or none is
-        data: memoryview | bytes
+        to = peer.tls
+        if to is not None and to.held:
+            self.pump(0)  # a ticket goes ahead of the first bytes
+            return
         try:
-            if tls is None:
-                size, data = count, VIEW[:count]
-            else:
-                size = tls.decrypt(VIEW[:count])
-                if not size or tls.has_ended or OUTGOING.pending:
-                    if self._deliver(size, peer) and count == SIZE:
-                        self.pump()
-                    return
-                data = PLAIN[:size]
-            self.received += size
-            if self.is_quiet:
-                self.touch()
+            passed = relay(
+                self.sock,
+                self.fd,
+                None if tls is None else tls.object,
+                peer.sock,
+                peer.fd,
+                None if to is None else to.object,
+            )
         except TlsError as error:
+            assert tls is not None
+            tls.put_held_before(error)
             self._refuse(error)
             return
-        if peer.tls is not None:
-            try:
-                data = peer.tls.encrypt(data)
-            except TlsError as error:
-                peer._refuse(error)
-                return
-        sent = give(peer.sock, peer.fd, data, False)
-        if sent == LOST:
+        if passed > 0:
+            self.received += passed
+            if self.is_quiet:
+                self.touch()
+        elif passed != EMPTY:
+            self._passed(passed)
+
+    def _passed(self, how: int) -> None:
+        """What is left to do after a `relay` that was not the whole thing."""
+        if how == 0:
+            self.end()
+            return
+        if how == LOST:
+            side_lost(self.conn, self)
+            return
+        peer, size = self.peer, found()
+        assert isinstance(peer, CodedSide)
+        if how == ODD:
+            tls = self.tls
+            assert tls is not None
+            if self._deliver(tls.take_note(size), peer) and size & WAS_FULL:
+                self.pump()
+            return
+        self.count(size)
+        if how == NO_RECORD:
+            peer._refuse(TlsError(str(failure())))
+        elif how == UNSENT:
             self.cannot_write(peer)
-        elif sent < len(data):
-            peer.keep(bytes(data[sent:]))
-        elif count == SIZE:
-            self.pump()
+        elif how == PARTLY:
+            peer.keep(rest())
+        else:
+            self.pump()  # FULL: more may wait
 
     def _ready_last(self) -> None:
         """As `ready`, where FIN was seen with the plain bytes: what they become, the close_notify

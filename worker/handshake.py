@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 from shared.ends import End
 from shared.errors import TlsError
 from worker.coded_side import CodedSide
+from worker.openssl_form import INCOMING, OUTGOING, reason_of
 from worker.reactor import ENDED, RESET
 from worker.relay import BUFFER, DONTWAIT, SIZE, VIEW
 from worker.syscalls import EMPTY, LOST, give, receive
 from worker.tls_contexts import ServerContext, Terminator, wrap_server
-from worker.tls_engine import INCOMING, OUTGOING, Tls, reason_of
+from worker.tls_engine import Tls
 
 if TYPE_CHECKING:
     import _socket

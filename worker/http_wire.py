@@ -6,10 +6,10 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import TlsError
+from worker.openssl_form import PLAIN
 from worker.reactor import WRITING
 from worker.relay import DONTWAIT, LAST, SIZE, VIEW
 from worker.syscalls import EMPTY, give, receive
-from worker.tls_engine import PLAIN
 
 if TYPE_CHECKING:
     import _socket

@@ -52,7 +52,7 @@ from shared.messages import (
     WorkerMessage,
 )
 from shared.stats import COUNT_CELLS, COUNT_ROW_CELLS
-from worker import data_plane
+from worker import data_plane, openssl_form
 from worker.build import Build
 from worker.control_client import ControlClient
 from worker.data_plane import DataPlane
@@ -133,6 +133,8 @@ class _Worker:
         )
         if (data_plane.__file__ or "").endswith(".py"):
             self._log.info("the hot path runs from source: it was not compiled, or not wanted")
+        elif openssl_form.REASON:
+            self._log.info("TLS is slower than it could be", reason=openssl_form.REASON)
         self._client = ControlClient(spawn, os.getpid())
         self._reporter = Reporter(spawn, self._plane, self._client, logging)
         self._build = Build(self._plane, self._say, self._loop.call_soon)

@@ -10,13 +10,13 @@ Who may resume what is decided by what the keys are derived from; see `worker/tl
 
 from __future__ import annotations
 
-import _ssl
 import ctypes
 import hashlib
 import hmac
 import ssl
-from pathlib import Path
 from typing import Final
+
+from worker.ssl_objects import MAPS, is_writable, module_path, pointer_in
 
 KEYS_BYTES: Final = 80  # name 16, HMAC-SHA256 32, AES-256 32: SSL_CTX_get_tlsext_ticket_keys(3)
 SCOPE_BYTES: Final = 32  # SSL_MAX_SID_CTX_LENGTH
@@ -28,9 +28,7 @@ _GET_TICKET_KEYS: Final = 58
 _SET_TICKET_KEYS: Final = 59
 _SESSION_CACHE_OFF: Final = 0
 
-_MAPS: Final = Path("/proc/self/maps")
 _SALT: Final = b"proxyctl session tickets"
-_POINTER_AT: Final = object.__basicsize__  # SSL_CTX *ctx is the first member of PySSLContext
 
 
 def derive(secret: bytes, identity: bytes) -> bytes:
@@ -70,13 +68,13 @@ class TicketKeys:
         """Give a server context these 80 bytes; its older tickets are worth nothing from now on."""
         if len(keys) != KEYS_BYTES:
             raise ValueError(f"{len(keys)} bytes of ticket keys, not {KEYS_BYTES}")
-        if self._library.SSL_CTX_ctrl(_pointer(context), _SET_TICKET_KEYS, KEYS_BYTES, keys) != 1:
+        if self._library.SSL_CTX_ctrl(pointer_in(context), _SET_TICKET_KEYS, KEYS_BYTES, keys) != 1:
             raise ssl.SSLError("OpenSSL does not take the ticket keys")
 
     def get(self, context: ssl.SSLContext) -> bytes:
         """The 80 bytes that a server context has."""
         if self._library.SSL_CTX_ctrl(
-            _pointer(context), _GET_TICKET_KEYS, KEYS_BYTES, self._buffer
+            pointer_in(context), _GET_TICKET_KEYS, KEYS_BYTES, self._buffer
         ) != 1:  # fmt: skip
             raise ssl.SSLError("OpenSSL does not show its ticket keys")
         return self._buffer.raw
@@ -87,14 +85,14 @@ class TicketKeys:
         Sessions in memory would outlive a renewed secret and take up to 20,480 places. The scope
         (SSL_CTX_set_session_id_context(3)) stands in each ticket: a second lock behind the keys.
         """
-        pointer = _pointer(context)
+        pointer = pointer_in(context)
         self._library.SSL_CTX_ctrl(pointer, _SET_SESSION_CACHE_MODE, _SESSION_CACHE_OFF, None)
         if self._library.SSL_CTX_set_session_id_context(pointer, scope, len(scope)) != 1:
             raise ssl.SSLError("OpenSSL does not take the scope of sessions")
 
     def keeps_sessions(self, context: ssl.SSLContext) -> bool:
         """Whether the context has its cache of sessions switched on."""
-        mode = self._library.SSL_CTX_ctrl(_pointer(context), _GET_SESSION_CACHE_MODE, 0, None)
+        mode = self._library.SSL_CTX_ctrl(pointer_in(context), _GET_SESSION_CACHE_MODE, 0, None)
         return bool(mode != _SESSION_CACHE_OFF)
 
     def _check(self) -> None:
@@ -106,9 +104,9 @@ class TicketKeys:
         method = self._library.TLS_server_method()
         for context in (one, other):
             # Before anything is read through it: does this point to memory, and to an SSL_CTX?
-            if not _is_writable(_pointer(context)):
+            if not is_writable(pointer_in(context)):
                 raise ValueError("an SSLContext of this Python does not begin with its SSL_CTX")
-            if self._library.SSL_CTX_get_ssl_method(_pointer(context)) != method:
+            if self._library.SSL_CTX_get_ssl_method(pointer_in(context)) != method:
                 raise ValueError("an SSLContext of this Python does not point to an SSL_CTX")
         if self.get(one) == self.get(other):
             raise ValueError("two contexts show equal ticket keys")
@@ -121,10 +119,7 @@ class TicketKeys:
 
 def _library() -> ctypes.CDLL:
     """libssl as `_ssl` sees it: names are looked up in the module and what it is linked with."""
-    path = getattr(_ssl, "__file__", None)
-    if path is None:
-        raise ValueError("this Python has its ssl module built in")
-    library = ctypes.CDLL(path)
+    library = ctypes.CDLL(module_path())
     library.OpenSSL_version_num.restype = ctypes.c_ulong
     library.OpenSSL_version_num.argtypes = []
     if library.OpenSSL_version_num() != ssl.OPENSSL_VERSION_NUMBER:
@@ -149,24 +144,10 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _pointer(context: ssl.SSLContext) -> int:
-    return ctypes.c_void_p.from_address(id(context) + _POINTER_AT).value or 0
-
-
 def _mapped(name: str) -> set[str]:
     """Paths of the mapped files whose name begins so."""
     return {
         "/" + path
-        for line in _MAPS.read_text().splitlines()
+        for line in MAPS.read_text().splitlines()
         if (path := line.partition("/")[2]) and path.rpartition("/")[2].startswith(name)
     }
-
-
-def _is_writable(address: int) -> bool:
-    """Whether this address is mapped for reading and writing: proc_pid_maps(5)."""
-    for line in _MAPS.read_text().splitlines():
-        place, rights = line.split(" ", 2)[:2]
-        first, _, end = place.partition("-")
-        if int(first, 16) <= address < int(end, 16):
-            return rights.startswith("rw")
-    return False

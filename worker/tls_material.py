@@ -40,6 +40,9 @@ class TlsObject(Protocol):
     session: ssl.SSLSession | None
 
     @property
+    def server_hostname(self) -> str | None: ...
+
+    @property
     def session_reused(self) -> bool: ...
 
     def do_handshake(self) -> None: ...

@@ -23,8 +23,9 @@ from worker.coded_side import CodedSide
 from worker.connection import Connection
 from worker.dial import Dial
 from worker.handshake import ClientHandshake, TargetHandshake
+from worker.openssl_form import INCOMING, OUTGOING
 from worker.preface import PrefaceReader
-from worker.tls_engine import INCOMING, OUTGOING, Tls
+from worker.tls_engine import Tls
 
 NAME: Final = "leaks.example"
 KINDS: Final = (

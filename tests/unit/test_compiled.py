@@ -16,6 +16,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES: Final[list[str]] = PROJECT["tool"]["proxyctl"]["compiled"]
+IN_C: Final = ("worker.openssl", "worker.syscalls")
 IS_PURE: Final = os.environ.get("PROXYCTL_PURE") == "1"
 TELL: Final = """
 import importlib, sys
@@ -29,7 +30,7 @@ def source(module: str) -> Path:
     return ROOT / (module.replace(".", "/") + ".py")
 
 
-@pytest.mark.parametrize("module", [*MODULES, "worker.syscalls"])
+@pytest.mark.parametrize("module", [*MODULES, *IN_C])
 def test_the_tests_run_what_users_run(module: str) -> None:
     """Each module is the compiled one, unless the source was asked for."""
     file = importlib.import_module(module).__file__ or ""
@@ -41,7 +42,7 @@ def test_the_source_runs_where_it_is_asked_for() -> None:
     """PROXYCTL_PURE=1 leaves every compiled module of the workers aside."""
     environment = {**os.environ, "PROXYCTL_PURE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", TELL, *MODULES, "worker.syscalls"],
+        [sys.executable, "-c", TELL, *MODULES, *IN_C],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -49,7 +50,7 @@ def test_the_source_runs_where_it_is_asked_for() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == [str(source(module)) for module in (*MODULES, "worker.syscalls")]
+    assert done.stdout.split() == [str(source(module)) for module in (*MODULES, *IN_C)]
 
 
 @pytest.mark.parametrize("module", MODULES)

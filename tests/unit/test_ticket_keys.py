@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from worker import ticket_keys
+from worker.ssl_objects import pointer_in
 from worker.ticket_keys import KEYS_BYTES, SCOPE_BYTES, TicketKeys, derive
 
 SECRET = bytes(range(32))
@@ -75,7 +76,8 @@ def test_a_python_with_ssl_built_in_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_another_layout_of_contexts_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a context does not begin with its pointer, nothing is read through what is there."""
-    monkeypatch.setattr(ticket_keys, "_POINTER_AT", object.__basicsize__ - 8)  # its type
+    its_type = object.__basicsize__ - 8
+    monkeypatch.setattr(ticket_keys, "pointer_in", lambda one: pointer_in(one, its_type))
     keys = TicketKeys()
     assert not keys.available
     assert "SSL_CTX" in keys.reason
@@ -86,7 +88,7 @@ def test_two_libraries_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     maps = Path("/proc/self/maps").read_text()
     copy = tmp_path / "maps"
     copy.write_text(maps + "7f00-7fff r-xp 00000000 08:01 1    /opt/other/libssl.so.1.1\n")
-    monkeypatch.setattr(ticket_keys, "_MAPS", copy)
+    monkeypatch.setattr(ticket_keys, "MAPS", copy)
     keys = TicketKeys()
     assert not keys.available
     assert "/opt/other/libssl.so.1.1" in keys.reason

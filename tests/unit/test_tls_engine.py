@@ -11,8 +11,9 @@ import pytest
 
 from shared.errors import TlsError
 from tests.helpers.certificates import Authority
+from worker.openssl_form import INCOMING, OUTGOING, PLAIN, reason_of
 from worker.tls_contexts import wrap_server
-from worker.tls_engine import INCOMING, OUTGOING, PLAIN, Tls, reason_of
+from worker.tls_engine import Tls
 
 NAME = "engine.example"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
