@@ -12,14 +12,26 @@ TLS records (RFC 8446 section 5.1) hold a handshake message (section 4), the Cli
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from struct import Struct as Packed
 from typing import Final
 
-import msgspec
-
 from shared.errors import ClientHelloError
+from shared.hello import (
+    ALPN,
+    MESSAGE_HEAD_BYTES,
+    SERVER_NAME,
+    SESSION_ID_AT,
+    SIGNATURE_ALGORITHMS,
+    SUPPORTED_GROUPS,
+    SUPPORTED_VERSIONS,
+    ClientHello,
+)
 from shared.hello_shape import Shapes
+
+__all__ = [
+    "MAX_BYTES", "MAX_RECORDS_BYTES", "RECORD_MAX_BYTES", "SERVER_NAME_MAX_BYTES", "Buffer",
+    "ClientHello", "HelloReader", "read_client_hello",
+]  # fmt: skip
 
 Buffer = bytes | bytearray | memoryview  # memoryview: of single bytes
 
@@ -35,28 +47,15 @@ SERVER_NAME_MAX_BYTES: Final = 255  # of a DNS name: RFC 1035 section 2.3.4; Ope
 _HANDSHAKE: Final = 22  # content type, RFC 8446 section 5.1
 _CLIENT_HELLO: Final = 1  # handshake type, RFC 8446 section 4
 _RECORD_HEAD_BYTES: Final = 5
-_MESSAGE_HEAD_BYTES: Final = 4
-_SESSION_ID_AT: Final = 38  # in the message: its head, legacy_version, random
 # Its head, legacy_version, random, an empty session id, one cipher suite, one compression method.
-_MESSAGE_MIN_BYTES: Final = _MESSAGE_HEAD_BYTES + 2 + 32 + 1 + 2 + 2 + 1 + 1
+_MESSAGE_MIN_BYTES: Final = MESSAGE_HEAD_BYTES + 2 + 32 + 1 + 2 + 2 + 1 + 1
 _SESSION_ID_MAX_BYTES: Final = 32
 
-# Extensions, RFC 8446 section 4.2.
-_SERVER_NAME: Final = 0  # RFC 6066 section 3
-_SUPPORTED_GROUPS: Final = 10  # section 4.2.7
-_SIGNATURE_ALGORITHMS: Final = 13  # section 4.2.3
-_ALPN: Final = 16  # RFC 7301 section 3.1
-_SUPPORTED_VERSIONS: Final = 43  # section 4.2.1
 _HOST_NAME: Final = 0  # NameType, RFC 6066 section 3
 
-_VERSIONS: Final = {0x0301: "1.0", 0x0302: "1.1", 0x0303: "1.2", 0x0304: "1.3"}
-# Without supported_versions nothing later than 1.2 may be negotiated (RFC 8446 section 4.2.1), and
-# everything down from legacy_version may (RFC 5246 appendix E.1).
-_LEGACY: Final = ((0x0303, "1.2"), (0x0302, "1.1"), (0x0301, "1.0"))
-
 _LISTS: Final = (
-    (_SIGNATURE_ALGORITHMS, "signature_algorithms"),
-    (_SUPPORTED_GROUPS, "supported_groups"),
+    (SIGNATURE_ALGORITHMS, "signature_algorithms"),
+    (SUPPORTED_GROUPS, "supported_groups"),
 )
 _SHAPES: Final = Shapes()
 
@@ -64,75 +63,14 @@ _SHAPES: Final = Shapes()
 # length in one number.
 _START: Final = Packed("!HxHI").unpack_from
 _RECORD: Final = Packed("!HxH").unpack_from  # content type and major version, length
-_START_BYTES: Final = _RECORD_HEAD_BYTES + _MESSAGE_HEAD_BYTES
+_START_BYTES: Final = _RECORD_HEAD_BYTES + MESSAGE_HEAD_BYTES
 _START_TYPE: Final = _HANDSHAKE << 8 | 3
 # Handshake type and length, less the length of a record that holds this message and no more.
-_START_OFFSET: Final = (_CLIENT_HELLO << 24) - _MESSAGE_HEAD_BYTES
+_START_OFFSET: Final = (_CLIENT_HELLO << 24) - MESSAGE_HEAD_BYTES
 _SERVER_NAMES: Final = Packed("!HHBH").unpack_from  # lengths of extension and list; type, length
 _PAIR: Final = Packed("!HH").unpack_from
 _NUMBER: Final = Packed("!H").unpack_from
 _VALUE_SHORT: Final = Packed("!HB").unpack_from  # length of an extension, of the list in it
-
-
-class ClientHello(msgspec.Struct, frozen=True, gc=False):
-    """A whole ClientHello. It holds copies, never a view of the buffer that it was read from.
-
-    ``size``: bytes of the records that it spans; what follows them is not part of it.
-    ``server_name``: as names are compared, lower case without a port or dots at the end; "" if none
-    came. Routes, rules and certificates are chosen by it as it is, so that all mean the same name.
-    ``sent_name``: the same as the client wrote it, for who must pass on an exact copy.
-    The properties are read anew at each use, from bytes that have been checked: they raise nothing.
-    """
-
-    size: int
-    server_name: str
-    sent_name: str
-    _message: bytes  # the handshake message, its head included
-    _extensions: dict[int, int]  # by type: where the value begins in the message
-
-    def __repr__(self) -> str:
-        return f"ClientHello({self.server_name!r}, {self.size} bytes)"
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """TLS versions on offer, of "1.0" to "1.3", in the client's order; others are left out.
-
-        RFC 8446 section 4.2.1; GREASE (RFC 8701) is among the others.
-        """
-        message = self._message
-        at = self._extensions.get(_SUPPORTED_VERSIONS)
-        if at is None:
-            (highest,) = _NUMBER(message, _MESSAGE_HEAD_BYTES)
-            return tuple(name for number, name in _LEGACY if number <= highest)
-        offered = struct.unpack_from(f"!{message[at] // 2}H", message, at + 1)
-        return tuple(_VERSIONS[number] for number in offered if number in _VERSIONS)
-
-    @property
-    def alpn(self) -> tuple[str, ...]:
-        """Application protocols on offer, in the client's order, one character for each byte."""
-        at = self._extensions.get(_ALPN)
-        if at is None:
-            return ()
-        (length,) = _NUMBER(self._message, at)
-        names = self._message[at + 2 : at + 2 + length]
-        return tuple(names[begin:end].decode("latin-1") for begin, end in _names(names))
-
-    @property
-    def ciphers(self) -> tuple[int, ...]:
-        """Cipher suites by number, in the client's order, GREASE included."""
-        return _numbers(self._message, _SESSION_ID_AT + 1 + self._message[_SESSION_ID_AT])
-
-    @property
-    def signature_algorithms(self) -> tuple[int, ...]:
-        """SignatureSchemes (RFC 8446 section 4.2.3), in the client's order; () if none came."""
-        at = self._extensions.get(_SIGNATURE_ALGORITHMS)
-        return () if at is None else _numbers(self._message, at)
-
-    @property
-    def groups(self) -> tuple[int, ...]:
-        """NamedGroups (RFC 8446 section 4.2.7), in the client's order; () if none came."""
-        at = self._extensions.get(_SUPPORTED_GROUPS)
-        return () if at is None else _numbers(self._message, at)
 
 
 class HelloReader:
@@ -166,8 +104,8 @@ class HelloReader:
             end = at + length
             fragment = data[at:end]
             if not wanted:
-                head = fragments + fragment[:_MESSAGE_HEAD_BYTES]
-                wanted = self._length = _message_length(head[:_MESSAGE_HEAD_BYTES])
+                head = fragments + fragment[:MESSAGE_HEAD_BYTES]
+                wanted = self._length = _message_length(head[:MESSAGE_HEAD_BYTES])
             if wanted:
                 rest = wanted - len(fragments) - length
                 # What is left needs one more head at least.
@@ -175,7 +113,7 @@ class HelloReader:
                     _check_room(rest, end)
             if have < end:
                 # The message's head is judged before the record is whole.
-                head_end = at + _MESSAGE_HEAD_BYTES - len(fragments)
+                head_end = at + MESSAGE_HEAD_BYTES - len(fragments)
                 self._at, self.needed = start, end if wanted else min(end, head_end)
                 return None
             fragments += fragment
@@ -227,10 +165,10 @@ def _message_length(head: Buffer) -> int:
     if len(head) > 0 and head[0] != _CLIENT_HELLO:
         raise ClientHelloError(f"handshake type {head[0]}, not a ClientHello")
     # With the bytes that are missing as 0: the least that it can be.
-    length = int.from_bytes(bytes(head[1:]).ljust(3, b"\0"), "big") + _MESSAGE_HEAD_BYTES
+    length = int.from_bytes(bytes(head[1:]).ljust(3, b"\0"), "big") + MESSAGE_HEAD_BYTES
     if length > MAX_BYTES:
         raise ClientHelloError(f"over the limit of {MAX_BYTES} bytes: {length}")
-    if len(head) < _MESSAGE_HEAD_BYTES:
+    if len(head) < MESSAGE_HEAD_BYTES:
         return 0
     if length < _MESSAGE_MIN_BYTES:
         raise ClientHelloError(f"a ClientHello of {length} bytes is too short")
@@ -253,8 +191,8 @@ def _message(message: bytes, size: int) -> ClientHello:
     """The ClientHello of a whole handshake message, every vector of ours in it checked."""
     try:
         # RFC 8446 section 4.1.2
-        session = message[_SESSION_ID_AT]
-        at = _SESSION_ID_AT + 1 + session
+        session = message[SESSION_ID_AT]
+        at = SESSION_ID_AT + 1 + session
         (length,) = _NUMBER(message, at)
         at += 2 + length
         methods = message[at]
@@ -267,8 +205,8 @@ def _message(message: bytes, size: int) -> ClientHello:
             extensions = _extensions(message, at, end)
             _SHAPES.learn(message, at, end, extensions)
         sent = name = ""
-        if _SERVER_NAME in extensions:
-            sent = _server_name(message, extensions[_SERVER_NAME])
+        if SERVER_NAME in extensions:
+            sent = _server_name(message, extensions[SERVER_NAME])
             name = sent.lower()
             if ":" in name or name[-1] == ".":
                 name = _without_port_and_dots(name)
@@ -295,12 +233,12 @@ def _extensions(message: bytes, at: int, end: int) -> dict[int, int]:
         at += length
     if at != end:
         raise ClientHelloError("its extensions do not fill it exactly")
-    if _SERVER_NAME in extensions:
-        _server_name(message, extensions[_SERVER_NAME])
-    if _ALPN in extensions:
-        _check_alpn(message, extensions[_ALPN])
-    if _SUPPORTED_VERSIONS in extensions:
-        length, values = _VALUE_SHORT(message, extensions[_SUPPORTED_VERSIONS] - 2)
+    if SERVER_NAME in extensions:
+        _server_name(message, extensions[SERVER_NAME])
+    if ALPN in extensions:
+        _check_alpn(message, extensions[ALPN])
+    if SUPPORTED_VERSIONS in extensions:
+        length, values = _VALUE_SHORT(message, extensions[SUPPORTED_VERSIONS] - 2)
         if length != values + 1 or values == 0 or values & 1:
             raise ClientHelloError("malformed supported_versions")
     for kind, what in _LISTS:
@@ -350,18 +288,3 @@ def _check_alpn(message: bytes, at: int) -> None:
         at += 1 + message[at]
     if at != end:
         raise ClientHelloError("malformed application_layer_protocol_negotiation")
-
-
-def _names(names: bytes) -> Iterator[tuple[int, int]]:
-    """Where each of the names begins and ends that one byte of length precedes."""
-    at = 0
-    while at < len(names):
-        end = at + 1 + names[at]
-        yield at + 1, end
-        at = end
-
-
-def _numbers(message: bytes, at: int) -> tuple[int, ...]:
-    """The 16-bit numbers of the list at ``at``, that two bytes of length precede."""
-    (length,) = _NUMBER(message, at)
-    return struct.unpack_from(f"!{length // 2}H", message, at + 2)

@@ -41,7 +41,7 @@ class LimitRows:
         """Whether no other process holds it: of one's own row it is always True."""
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row)
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, fcntl(2)
+        except OSError:  # EAGAIN or EACCES, fcntl(2); with ENOLCK nobody can tell
             return False
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, row)
         return True

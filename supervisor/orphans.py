@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 from shared.orphan_file import COUNTS_AT, OrphanCounts, counts_of, pid_of
@@ -45,8 +46,8 @@ class Orphan:
         os.close(self._fd)
 
 
-def find(directory: Path) -> list[Orphan]:
-    """Those that live, in the order of their pids; the caller closes them."""
+def find(directory: Path, known: Collection[int] = ()) -> list[Orphan]:
+    """Those that live and are not ``known``, in the order of their pids; the caller closes them."""
     found = []
     for path in directory.glob(ORPHAN_PATTERN):
         try:
@@ -54,7 +55,7 @@ def find(directory: Path) -> list[Orphan]:
         except OSError:
             continue
         pid = pid_of(os.pread(fd, _FILE_BYTES, 0))
-        if pid and _is_held(fd):
+        if pid and pid not in known and _is_held(fd):
             found.append(Orphan(pid, fd))
         else:
             os.close(fd)

@@ -90,6 +90,8 @@ def _use(form: ModuleType) -> str:
     fail: Callable[..., TlsError] = _failed
     if not (form.__file__ or "").endswith(".py"):
         try:
+            if not _NAMES:
+                return "this Python does not tell its names of OpenSSL's errors"
             path, fail = module_path(), _error
             if not is_writable(pointer_in(sample, SSL_MEMBER)):
                 return "an object of this Python's ssl has its SSL in another place"

@@ -70,13 +70,14 @@ class Orphan:
 
     def __init__(self, plane: DataPlane, limits_fd: int, spawn: Spawn, log: Logger) -> None:
         self._plane = plane
-        self._rows = LimitRows(limits_fd)
+        self._limits_fd = limits_fd
         self._cleared = {spawn.counts_row}  # rows that need no look: ours, and those of the dead
         self._runtime_dir = spawn.runtime_dir
         self._log = log
         self._ended_before: int | None = None  # connections, when the drain began
         self._lock: OrphanLock | None = None
         self._is_told = False  # that the file cannot be written
+        self._is_over = False
 
     def appear(self) -> None:
         """Make the lock file, so that `proxyctl stop` finds this one."""
@@ -87,14 +88,23 @@ class Orphan:
 
     async def watch(self) -> None:
         """Clear the rows of others that died, and keep the figures for a stop; until cancelled."""
+        rows = None
+        try:
+            rows = LimitRows(self._limits_fd)
+        except OSError as error:
+            self._log.error("cannot see whose connections count", error=str(error))
         while True:
             self._note(self._counts())
-            for row in range(self._rows.used()):
-                if row not in self._cleared and self._rows.is_abandoned(row):
-                    self._rows.forget(row)
-                    self._cleared.add(row)
-                    await asyncio.sleep(0)  # a row is a step of its own; traffic goes in between
+            if rows is not None:
+                await self._clear(rows)
             await asyncio.sleep(_LOOK_S)
+
+    async def _clear(self, rows: LimitRows) -> None:
+        for row in range(rows.used()):
+            if row not in self._cleared and rows.is_abandoned(row):
+                rows.forget(row)
+                self._cleared.add(row)
+                await asyncio.sleep(0)  # a row is a step of its own; traffic goes in between
 
     async def leave(self) -> None:
         """Retire the ports as a full stop does, unless other orphans serve them on."""
@@ -108,6 +118,7 @@ class Orphan:
     def ended(self, drained: int, cut: int) -> None:
         """Nothing is open any more."""
         self._note(OrphanCounts(drained=drained, cut=cut))
+        self._is_over = True  # `watch` may have its turn once more, and knows less
         self._log.info("stopped without a supervisor", drained=drained, cut=cut)
 
     def close(self) -> None:
@@ -122,7 +133,7 @@ class Orphan:
         return OrphanCounts(drained=ended, open=self._plane.connections)
 
     def _note(self, counts: OrphanCounts) -> None:
-        if self._lock is None:
+        if self._lock is None or self._is_over:
             return
         try:
             self._lock.note(counts)

@@ -161,8 +161,10 @@ static PyObject *pass_on(PyObject *module, PyObject *const *args, Py_ssize_t cou
     return PyLong_FromSsize_t(size | (size - sent) << LEFT_BITS);
 }
 
-/* The handler's exception, to whom it concerns; -1 where that one raises too. */
+/* The handler's exception, to whom it concerns; -1 where that one raises too, or for no error. */
 static int tell(PyObject *on_bug, PyObject *handler) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
     PyObject *type, *error, *trace;
     PyErr_Fetch(&type, &error, &trace);
     PyErr_NormalizeException(&type, &error, &trace);

@@ -17,7 +17,7 @@ from supervisor.cli import client
 _GLANCE_S: Final = 0.05
 # Beyond its own deadline the supervisor retires ports (4 s at most) and ends its workers.
 _MARGIN_S: Final = 15.0
-_KILL_S: Final = 3.0  # for an orphan that is told to end at once
+_KILL_S: Final = 10.0  # for an orphan that is told to end at once
 _CUT_HINT: Final = "`proxyctl stop --now` cuts what is still open"
 
 
@@ -55,32 +55,49 @@ def _delay_s(directory: Path) -> float:
 
 def _stop_orphans(directory: Path, deadline: float | None, limit_s: float | None) -> Reply:
     """TERM drains an orphan, a second one ends it at once (design section 2)."""
-    found = orphans.find(directory)
-    if not found:
-        return client.not_running(directory)
-    cut_at = math.inf if limit_s is None else time.monotonic() + limit_s
-    for one in found:
-        one.send(signal.SIGTERM)
-
-    def is_done() -> bool:
-        now = time.monotonic()
-        for one in found:
-            if now >= cut_at + _KILL_S:
-                one.send(signal.SIGKILL)  # it hangs: nobody else watches it
-            elif now >= cut_at:
-                one.send(signal.SIGTERM)
-        return not any(one.lives() for one in found)
-
+    leaving = _Leaving(directory, limit_s)
     try:
-        if not _wait(is_done, deadline):
-            left = ", ".join(str(one.pid) for one in found if one.lives())
+        leaving.look_for_more()
+        if not leaving.orphans:
+            return client.not_running(directory)
+        if not _wait(leaving.are_gone, deadline):
+            left = ", ".join(str(one.pid) for one in leaving.orphans if one.lives())
             return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
-        total = sum((one.counts() for one in found), OrphanCounts())
+        total = sum((one.counts() for one in leaving.orphans), OrphanCounts())
+        pids = sorted(one.pid for one in leaving.orphans)
     finally:
-        for one in found:
+        for one in leaving.orphans:
             one.close()
-    data = {"orphans": [one.pid for one in found], "drained": total.drained, "cut": total.cut}
+    data = {"orphans": pids, "drained": total.drained, "cut": total.cut}
     return Reply(exit_code=client.OK, data=data)
+
+
+class _Leaving:
+    """Orphans that were told to leave: those of the first look, and who turns into one later."""
+
+    def __init__(self, directory: Path, limit_s: float | None) -> None:
+        """``limit_s``: from now on until they are told to end at once; None: never."""
+        self.orphans: list[orphans.Orphan] = []
+        self._directory = directory
+        self._cut_at = math.inf if limit_s is None else time.monotonic() + limit_s
+        self._kill_at = math.inf  # known when they have been told
+
+    def look_for_more(self) -> None:
+        """A worker may find only now that it has no supervisor."""
+        for one in orphans.find(self._directory, [known.pid for known in self.orphans]):
+            one.send(signal.SIGTERM)
+            self.orphans.append(one)
+
+    def are_gone(self) -> bool:
+        """Whether none is left, after another look, and after what is due was sent."""
+        self.look_for_more()
+        now = time.monotonic()
+        if now >= self._cut_at:
+            self._kill_at = min(self._kill_at, now + _KILL_S)
+            for one in self.orphans:
+                # One that hangs for so long: nobody else watches it.
+                one.send(signal.SIGKILL if now >= self._kill_at else signal.SIGTERM)
+        return not any(one.lives() for one in self.orphans)
 
 
 def _wait(is_done: Callable[[], bool], deadline: float | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shared.client_hello import (
@@ -366,3 +368,18 @@ def test_its_repr_is_short() -> None:
     """What ends in a log or a failed test is the name and the size, not the bytes."""
     padded = message(server_name("A.example"), extension(PADDING, bytes(9000)))
     assert repr(read(records(padded))) == f"ClientHello('a.example', {len(padded) + 5} bytes)"
+
+
+def test_what_was_read_cannot_be_changed() -> None:
+    """Rules, routes and certificates go by it: compiled or not, it is frozen and has a hash."""
+    fields: dict[str, Any] = {
+        "size": 5,
+        "server_name": "",
+        "sent_name": "",
+        "_message": b"",
+        "_extensions": {},
+    }
+    hello = ClientHello(**fields)
+    with pytest.raises(AttributeError):
+        hello.server_name = "other"  # type: ignore[misc]
+    assert not ClientHello.__struct_config__.gc

@@ -427,6 +427,7 @@ def test_strange_arguments_are_refused(form: Form) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
+        ("_NAMES", {}, "its names of OpenSSL's errors"),
         ("is_writable", lambda _: False, "has its SSL in another place"),
         ("pointer_in", lambda *_: 0, "has its SSL in another place"),
         ("module_path", lambda: "/nowhere/_ssl.so", "not there to be looked into"),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from contextlib import closing
+import signal
+from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import structlog
 
 from shared.limit_rows import LimitRows, hold
 from shared.orphan_file import COUNTS_AT, LEAVING, LEAVING_AT, OrphanCounts, counts_of, pid_of
-from supervisor import orphans
+from supervisor import orphans, runtime_dir
+from supervisor.cli import stopping
 from supervisor.limit_tables import LimitTables
-from worker.orphan import OrphanLock
+from tests.helpers.waiting import wait_until
+from worker.accounting import CELL_ENDED
+from worker.orphan import Orphan, OrphanLock
 
 
 def test_every_cut_of_a_file_reads_as_less_and_never_as_an_error() -> None:
@@ -69,3 +77,63 @@ def test_a_directory_that_is_gone_has_no_orphans(tmp_path: Path) -> None:
     assert orphans.find(tmp_path / "gone") == []
     with pytest.raises(OSError, match="No such file"):
         OrphanLock(str(tmp_path / "gone"))
+
+
+def test_the_last_words_of_an_orphan_stand(tmp_path: Path) -> None:
+    """What it has drained and cut is not taken back by a look that comes once more."""
+
+    async def leave() -> None:
+        plane: Any = SimpleNamespace(cells=[0, 0, 0], connections=0)
+        spawn: Any = SimpleNamespace(counts_row=0, runtime_dir=str(tmp_path))
+        one = Orphan(plane, tables.fd, spawn, structlog.get_logger())
+        one.appear()
+        (seen,) = orphans.find(tmp_path)
+        with closing(seen):
+            watching = asyncio.ensure_future(one.watch())
+            await asyncio.sleep(0)
+            one.drains()
+            plane.cells[CELL_ENDED] = 6
+            one.ended(1, 5)
+            one._note(one._counts())
+            assert seen.counts() == OrphanCounts(drained=1, cut=5)
+            watching.cancel()
+            one.close()
+
+    tables = LimitTables(8)
+    asyncio.run(leave())
+    tables.close()
+
+
+def test_one_that_appears_during_a_stop_is_told_too(tmp_path: Path) -> None:
+    """A worker may find out late that it has no supervisor."""
+    told, appeared = os.pipe(), os.pipe()
+
+    def leave(*_: object) -> None:
+        os.write(told[1], b"x")
+        os.read(appeared[0], 1)
+        os._exit(0)
+
+    first = os.fork()
+    if not first:
+        signal.signal(signal.SIGTERM, leave)
+        OrphanLock(str(tmp_path))
+        while True:
+            signal.pause()
+    late = os.fork()
+    if not late:
+        os.read(told[0], 1)
+        OrphanLock(str(tmp_path))
+        os.write(appeared[1], b"x")
+        signal.pause()
+        os._exit(0)
+    try:
+        wait_until(lambda: runtime_dir.orphans(tmp_path) == [first], "the first is there")
+        reply = stopping.stop(tmp_path, 10.0, now=False)
+        assert reply.data == {"orphans": sorted((first, late)), "drained": 0, "cut": 0}
+    finally:
+        for pid in (first, late):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        for fd in (*told, *appeared):
+            os.close(fd)

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -355,6 +356,15 @@ def test_a_handler_that_raises_is_told_of_and_the_others_go_on(calls: ModuleType
         assert isinstance(error, IndexError)
         assert error.__traceback__ is not None
         assert polled.told() == 5
+
+
+def test_what_is_no_error_ends_the_batch(calls: ModuleType) -> None:
+    """An exit that a handler asks for is none of its bugs."""
+    with closing(Polled(1)) as polled:
+        polled.table[polled.pairs[0][0].fileno()] = Handler(lambda: sys.exit(3))
+        with pytest.raises(SystemExit):
+            polled.dispatch(calls)
+        assert polled.bugs == []
 
 
 def test_a_handler_may_take_others_out(calls: ModuleType) -> None:
