@@ -8,7 +8,7 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
-from shared.orphan_file import COUNTS_AT, OrphanCounts, counts_of, pid_of
+from shared.orphan_file import COUNTS_AT, LEAVING, LEAVING_AT, OrphanCounts, counts_of, pid_of
 from shared.runtime_files import ORPHAN_PATTERN
 
 _FILE_BYTES = 2 * COUNTS_AT
@@ -24,6 +24,10 @@ class Orphan:
     def lives(self) -> bool:
         """Whether it still holds the file."""
         return _is_held(self._fd)
+
+    def is_leaving(self) -> bool:
+        """Whether it was told to leave before."""
+        return os.pread(self._fd, len(LEAVING), LEAVING_AT) == LEAVING
 
     def counts(self) -> OrphanCounts:
         """What it said last; what was open then is cut where it is gone."""

@@ -85,8 +85,9 @@ class _Leaving:
     def look_for_more(self) -> None:
         """A worker may find only now that it has no supervisor."""
         for one in orphans.find(self._directory, [known.pid for known in self.orphans]):
-            one.send(signal.SIGTERM)
             self.orphans.append(one)
+            if not one.is_leaving():  # a second TERM would cut what another stop lets end
+                one.send(signal.SIGTERM)
 
     def are_gone(self) -> bool:
         """Whether none is left, after another look, and after what is due was sent."""

@@ -137,3 +137,32 @@ def test_one_that_appears_during_a_stop_is_told_too(tmp_path: Path) -> None:
             os.waitpid(pid, 0)
         for fd in (*told, *appeared):
             os.close(fd)
+
+
+def test_a_second_stop_cuts_nothing(tmp_path: Path) -> None:
+    """TERM a second time would: one that was told to leave is only waited for."""
+    asked, answered = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        OrphanLock(str(tmp_path)).leave()
+        while os.read(asked[0], 1) == b"?":
+            os.write(answered[1], b"!")
+        os._exit(0)
+    try:
+        wait_until(lambda: runtime_dir.orphans(tmp_path) == [pid], "it is there")
+        file = tmp_path / f"orphan-{pid}.lock"
+        wait_until(lambda: LEAVING in file.read_bytes(), "it is on its way out")
+        leaving = stopping._Leaving(tmp_path, None)
+        assert not leaving.are_gone()
+        os.write(asked[1], b"?")
+        assert os.read(answered[0], 1) == b"!"
+        os.write(asked[1], b".")
+        wait_until(leaving.are_gone, "it ends when it is done")
+        for one in leaving.orphans:
+            one.close()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for fd in (*asked, *answered):
+            os.close(fd)
