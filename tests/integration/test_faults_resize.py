@@ -92,21 +92,24 @@ def test_leaving_worker_that_is_lost(
     (port,) = free_ports(1)
     running = proxyctl(config_of(target, [port], timeouts={"watchdog": "2s"}), workers=2)
     long = one_for_each(port, {1, 2})
-    with Dialler(port) as dialler:
+    with Dialler(port) as before:
         running.signal(signal.SIGTTOU)
         workers = running.wait_for_workers(states("draining", "ready"), "one drains")
-        (victim,) = [one for one in workers if one["state"] == "draining"]
-        os.kill(victim["pid"], how)
+    (victim,) = [one for one in workers if one["state"] == "draining"]
+    # Nobody dials now: a short one that came just before it drained would be lost with it.
+    os.kill(victim["pid"], how)
+    with Dialler(port) as dialler:
         running.wait_for_workers(states("ready"), "it is gone")
         restarts = wait_until(lambda: running.status()["restarts"], "its end is noted")
-    assert not dialler.failures
+    assert not before.failures + dialler.failures
     assert [one.echoes() for one in long] == [one.worker != victim["incarnation"] for one in long]
     (restart,) = restarts
     assert restart["kind"] == ("killed" if how == signal.SIGKILL else "hung")
     assert restart["incarnation"] == victim["incarnation"]
-    assert restart["accepted"] - restart["ended"] == 1
+    lost = restart["accepted"] - restart["ended"]
+    assert lost in (1, 2)  # 2: the last short one had ended, and it had not seen that yet
     killed = running.status()["totals"]["killed"]
-    assert (killed["workers"], killed["accepted"] - killed["ended"]) == (1, 1)
+    assert (killed["workers"], killed["accepted"] - killed["ended"]) == (1, lost)
     for one in long:
         one.close()
 
