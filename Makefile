@@ -16,7 +16,8 @@ INSTALLED := .venv/.installed
 BUILT := .venv/.built
 # Tests of the hot path that run with its source too.
 PURE = $(wildcard tests/unit/test_worker_*.py) tests/unit/test_tls_engine.py \
-    tests/unit/test_compiled.py tests/unit/test_syscalls.py $(wildcard tests/integration/test_relay_*.py) \
+    tests/unit/test_compiled.py tests/unit/test_syscalls.py \
+    tests/unit/test_sockets.py $(wildcard tests/integration/test_relay_*.py) \
     tests/integration/test_tls_relay.py
 # Two files at a time: most tests wait for something.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -69,7 +70,7 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@ $(BUILT)
 
 # Modules whose source is newer than what was compiled of it.
-$(BUILT): $(INSTALLED) $(wildcard worker/*.py worker/*.c shared/*hello*.py shared/http/*.py)
+$(BUILT): $(INSTALLED) $(wildcard worker/*.py worker/*.[ch] shared/*hello*.py shared/http/*.py)
 	@$(PIP) --no-deps -e . </dev/null
 	@touch $@
 

@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 GROUP = "worker.hot_path"
-IN_C = ("worker.openssl", "worker.syscalls")  # what mypyc cannot compile
+IN_C = ("worker.openssl", "worker.sockets", "worker.syscalls")  # what mypyc cannot compile
 SHARED_CODE = f"{GROUP}__mypyc"  # what all compiled modules have in common
 
 
@@ -48,7 +48,10 @@ def compiled() -> list[Extension]:
         debug_level="0",
         group_name=GROUP,
     )
-    made += [Extension(name, [name.replace(".", "/") + ".c"]) for name in IN_C]
+    made += [
+        Extension(name, [name.replace(".", "/") + ".c"], depends=["worker/calls.h"])
+        for name in IN_C
+    ]
     for extension in made:
         extension.optional = True
     return made

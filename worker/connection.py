@@ -29,8 +29,6 @@ from worker.relay import SIZE, Side
 from worker.timer_wheel import NO_SLOT
 
 if TYPE_CHECKING:
-    import _socket
-
     from shared.proxy_protocol import ProxyHeader
     from worker.balancer import Endpoint
     from worker.client_tls import ClientTls
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from worker.gate import Gate
     from worker.generation import Route
     from worker.listener import Listener
+    from worker.sockets import Socket
 
 # Bound once: an attribute of an Enum class costs more than the move itself.
 RELAYING: Final = State.RELAYING
@@ -66,7 +65,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, plane: DataPlane, listener: Listener, sock: _socket.socket, fd: int, peer: Address
+        self, plane: DataPlane, listener: Listener, sock: Socket, fd: int, peer: Address
     ) -> None:
         now = plane.reactor.now
         self.plane = plane
@@ -221,7 +220,7 @@ class Connection:
 
     def connected(
         self,
-        sock: _socket.socket,
+        sock: Socket,
         fd: int,
         endpoint: Endpoint,
         waiting: int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
 import socket
 from typing import TYPE_CHECKING, Final
@@ -13,21 +12,18 @@ from worker.coded_side import CodedSide
 from worker.connection_state import State
 from worker.handshake import TargetHandshake
 from worker.reactor import ERROR, IN, OUT, WRITING
+from worker.sockets import dial
 
 if TYPE_CHECKING:
     from worker.balancer import Endpoint
     from worker.connection import Connection
     from worker.generation import Route
+    from worker.sockets import Socket
     from worker.tls_engine import Tls
     from worker.upstream_contexts import UpstreamContext
 
 CLOSED: Final = State.CLOSED
-STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 UNDER_WAY: Final = (errno.EINPROGRESS, 0)
-# Plain numbers: an IntEnum is converted anew with every call.
-AF_UNIX: Final = int(socket.AF_UNIX)
-IPPROTO_TCP: Final = int(socket.IPPROTO_TCP)
-TCP_NODELAY: Final = int(socket.TCP_NODELAY)
 MOST_WHILE_OTHERS_S: Final = 5.0  # for one dial while another endpoint is left (design section 4)
 
 # What the label `reason` of target_connect_failures_total says.
@@ -68,7 +64,7 @@ class Dial:
     def __init__(self, conn: Connection, route: Route) -> None:
         self.conn = conn
         self.route = route
-        self._sock: _socket.socket | None = None
+        self._sock: Socket | None = None
         self._fd = -1
         self._endpoint: Endpoint | None = None
         self._left: list[Endpoint] | None = None  # still to be tried; None: not worked out yet
@@ -105,7 +101,7 @@ class Dial:
         if events & OUT:
             self._established(sock, endpoint, events)
 
-    def _established(self, sock: _socket.socket, endpoint: Endpoint, events: int) -> None:
+    def _established(self, sock: Socket, endpoint: Endpoint, events: int) -> None:
         conn, fd = self.conn, self._fd
         if self.route.upstream is not None:
             self._shake(sock, endpoint, self.route.upstream, events)
@@ -121,7 +117,7 @@ class Dial:
 
     def arrived(
         self,
-        sock: _socket.socket,
+        sock: Socket,
         fd: int,
         endpoint: Endpoint,
         side: CodedSide | None = None,
@@ -137,7 +133,7 @@ class Dial:
     # -- TLS with the target ---------------------------------------------------------------
 
     def _shake(
-        self, sock: _socket.socket, endpoint: Endpoint, upstream: UpstreamContext, events: int
+        self, sock: Socket, endpoint: Endpoint, upstream: UpstreamContext, events: int
     ) -> None:
         handshake = TargetHandshake(self, sock, upstream, endpoint.target.host)
         self._handshake = handshake
@@ -213,22 +209,18 @@ class Dial:
     def _begin(self, endpoint: Endpoint) -> int:
         """Create the socket and start to connect; the errno, 0 or EINPROGRESS when under way."""
         conn = self.conn
-        family = endpoint.family
+        address = endpoint.address or (endpoint.host, conn.listener.port)
         try:
-            sock = _socket.socket(family, STREAM, 0)
+            sock, fd, code = dial(endpoint.family, address)
         except OSError as exc:
             # The client's descriptor was the last one: the reserve is for the target's.
             if exc.errno not in (errno.EMFILE, errno.ENFILE) or not conn.plane.use_reserve():
                 return exc.errno or errno.EIO
             try:
-                sock = _socket.socket(family, STREAM, 0)
+                sock, fd, code = dial(endpoint.family, address)
             except OSError as again:
                 return again.errno or errno.EIO
-        self._sock = sock
-        self._fd = fd = sock.fileno()
-        if family != AF_UNIX:
-            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        code = sock.connect_ex(endpoint.address or (endpoint.host, conn.listener.port))
+        self._sock, self._fd = sock, fd
         if code in UNDER_WAY:
             conn.plane.reactor.table[fd] = self
             conn.plane.reactor.register(fd, WRITING)

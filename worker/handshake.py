@@ -16,12 +16,11 @@ from worker.tls_contexts import ServerContext, Terminator, wrap_server
 from worker.tls_engine import Tls
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.client_tls import ClientTls
     from worker.connection import Connection
     from worker.dial import Dial
     from worker.identity import IdentityRules
+    from worker.sockets import Socket
     from worker.upstream_contexts import UpstreamContext
 
 VERIFY_FAILED: Final = "tls_verify"  # label `reason` of target_connect_failures_total
@@ -175,7 +174,7 @@ class TargetHandshake:
 
     __slots__ = ("_dial", "_host", "_out", "_sock", "_tls", "_upstream", "conn")
 
-    def __init__(self, dial: Dial, sock: _socket.socket, upstream: UpstreamContext, host: str):
+    def __init__(self, dial: Dial, sock: Socket, upstream: UpstreamContext, host: str):
         self.conn = dial.conn
         self._dial = dial
         self._sock = sock

@@ -10,13 +10,12 @@ from worker.http_count import observe_connect
 from worker.http_pool import Upstream, place_of
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.balancer import Endpoint
     from worker.coded_side import CodedSide
     from worker.connection import Connection
     from worker.generation import Route
     from worker.http_exchange import Exchange
+    from worker.sockets import Socket
 
 
 class HttpDial(Dial):
@@ -36,7 +35,7 @@ class HttpDial(Dial):
 
     def arrived(
         self,
-        sock: _socket.socket,
+        sock: Socket,
         fd: int,
         endpoint: Endpoint,
         side: CodedSide | None = None,

@@ -15,13 +15,12 @@ from worker.reactor import ENDED, OUT
 from worker.timer_wheel import NO_SLOT
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.balancer import Endpoint
     from worker.connection import Connection
     from worker.data_plane import DataPlane
     from worker.generation import Route
     from worker.http_exchange import Exchange
+    from worker.sockets import Socket
     from worker.tls_engine import Tls
 
 MOST_KEPT: Final = 256  # per endpoint and worker
@@ -57,7 +56,7 @@ class Upstream:
         route: Route,
         endpoint: Endpoint,
         place: Place,
-        sock: _socket.socket,
+        sock: Socket,
         fd: int,
         tls: Tls | None,
     ) -> None:

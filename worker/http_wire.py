@@ -12,9 +12,8 @@ from worker.relay import DONTWAIT, LAST, SIZE, VIEW
 from worker.syscalls import EMPTY, give, receive
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.reactor import Reactor
+    from worker.sockets import Socket
     from worker.tls_engine import Tls
 
 # What `Wire.receive` says beside a number of bytes.
@@ -39,7 +38,7 @@ class Wire:
     )  # fmt: skip
 
     def __init__(
-        self, reactor: Reactor, sock: _socket.socket, fd: int, tls: Tls | None, *, wants_out: bool
+        self, reactor: Reactor, sock: Socket, fd: int, tls: Tls | None, *, wants_out: bool
     ) -> None:
         self._reactor = reactor
         self.sock = sock

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
@@ -20,15 +18,17 @@ from worker.gate import Gate
 from worker.generation import Route
 from worker.limits import NOT_COUNTED, Limits
 from worker.reactor import IN
-from worker.syscalls import accept
+from worker.sockets import accept
 
 if TYPE_CHECKING:
+    import _socket
+
     from worker.data_plane import DataPlane
+    from worker.sockets import Socket
 
 ACCEPTS_A_WAKE: Final = 16  # more would starve the connections that are there (design section 2)
 # Plain numbers: an IntEnum is converted anew with every call.
 AF_INET: Final = int(socket.AF_INET)
-STREAM: Final = int(socket.SOCK_STREAM)
 MOST_REMEMBERED: Final = 4096  # verdicts on peers; a balancer has few addresses
 
 # What accept(2) says of one connection and not of the listener; the next may be fine.
@@ -134,7 +134,7 @@ class Listener:
         if self.plan.proxy.trusted_names:
             self.policy = Policy(self.plan.proxy, addresses)
 
-    def destination(self, sock: _socket.socket) -> Address:
+    def destination(self, sock: Socket) -> Address:
         """The local address of an accepted socket; asked only where we listen on a wildcard."""
         if self.fixed_destination is not None:
             return self.fixed_destination
@@ -205,7 +205,7 @@ class ListenSocket:
                 return False
             if found is None:
                 return False
-            fd, address = found
+            sock, fd, address = found
             peer = cast(Address, address) if family == AF_INET else plain_address(address)
             gate = plane.gates.first
             door = listener.door
@@ -217,10 +217,9 @@ class ListenSocket:
                 else:
                     cell = gate.enter(peer[0], plane.reactor.now)
                 if cell < NOT_COUNTED:  # before anything was made for it
-                    os.close(fd)
+                    sock.close()
                     plane.refuse(listener, peer, cell, gate)
                     continue
-            sock = _socket.socket(family, STREAM, 0, fd)
             conn = Connection(plane, listener, sock, fd, peer)
             open_ = plane.open
             open_.add(conn)

@@ -7,14 +7,11 @@
  * checks that before anything is read through them, and the source runs where it is not so.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "calls.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 /* As in openssl.py. */
 enum { EMPTY = -1, LOST = -2, ODD = -3, UNSENT = -4, NO_RECORD = -5, PARTLY = -6, FULL = -7 };
@@ -196,16 +193,9 @@ static int feed(const Py_buffer *data) {
     return -1;
 }
 
-static int takes(Py_ssize_t count, Py_ssize_t wanted) {
-    if (count == wanted)
-        return 1;
-    PyErr_SetString(PyExc_TypeError, "wrong number of arguments");
-    return 0;
-}
-
 static PyObject *shake(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    SSL *ssl = takes(count, 2) ? ssl_of(args[0]) : NULL;
+    SSL *ssl = has_count(count, 2) ? ssl_of(args[0]) : NULL;
     Py_buffer data;
     if (ssl == NULL || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0)
         return NULL;
@@ -254,7 +244,7 @@ static long open_records(PyObject *object, SSL *ssl) {
 
 static PyObject *decrypt(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    SSL *ssl = takes(count, 2) ? ssl_of(args[0]) : NULL;
+    SSL *ssl = has_count(count, 2) ? ssl_of(args[0]) : NULL;
     Py_buffer data;
     if (ssl == NULL || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0)
         return NULL;
@@ -280,7 +270,7 @@ static int seal(SSL *ssl, const char *data, size_t size) {
 
 static PyObject *encrypt(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    SSL *ssl = takes(count, 2) ? ssl_of(args[0]) : NULL;
+    SSL *ssl = has_count(count, 2) ? ssl_of(args[0]) : NULL;
     Py_buffer data;
     if (ssl == NULL || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0)
         return NULL;
@@ -303,23 +293,17 @@ static PyObject *close_notify(PyObject *module, PyObject *object) {
 }
 
 static ssize_t read_once(int fd) {
-    ssize_t size;
-    do {
-        size = recv(fd, buffer.buf, (size_t)buffer.len, MSG_DONTWAIT);
-    } while (size < 0 && errno == EINTR);
+    ssize_t size = recv_once(fd, buffer.buf, (size_t)buffer.len, 0);
     if (size >= 0)
         return size;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? EMPTY : LOST;
+    return is_for_later(errno) ? EMPTY : LOST;
 }
 
 static ssize_t write_once(int fd, const void *data, size_t size) {
-    ssize_t sent;
-    do {
-        sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
+    ssize_t sent = send_once(fd, data, size, 0);
     if (sent >= 0)
         return sent;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : LOST;
+    return is_for_later(errno) ? 0 : LOST;
 }
 
 /* All records that wait, in `sealed`: their size, or -1 with an exception. */
@@ -387,9 +371,9 @@ static long relay_once(int fd, PyObject *from, int to_fd, PyObject *to) {
 /* relay(socket, descriptor, object, socket, descriptor, object) */
 static PyObject *relay(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    if (!takes(count, 6))
+    if (!has_count(count, 6))
         return NULL;
-    int fd = (int)PyLong_AsLong(args[1]), to_fd = (int)PyLong_AsLong(args[4]);
+    int fd = number_of(args[1]), to_fd = PyErr_Occurred() ? -1 : number_of(args[4]);
     if (PyErr_Occurred())
         return NULL;
     long done = relay_once(fd, args[2], to_fd, args[5]);
@@ -412,8 +396,6 @@ static PyObject *failure(PyObject *module, PyObject *unused) {
     last.failure = NULL;
     return made == NULL ? Py_NewRef(Py_None) : made;
 }
-
-#define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "As in openssl.py."},

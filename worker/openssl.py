@@ -15,8 +15,7 @@ from shared.errors import TlsError
 from worker import syscalls
 
 if TYPE_CHECKING:
-    import _socket
-
+    from worker.sockets import Socket
     from worker.tls_material import TlsObject
 
 EMPTY: Final = -1  # nothing was there to be read
@@ -129,10 +128,10 @@ def close(object_: TlsObject) -> bytes:
 
 
 def relay(
-    sock: _socket.socket,
+    sock: Socket,
     fd: int,
     object_: TlsObject | None,
-    to: _socket.socket,
+    to: Socket,
     to_fd: int,
     to_object: TlsObject | None,
 ) -> int:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from worker.syscalls import dispatch
+from worker.syscalls import dispatch, watch
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -63,7 +63,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._dispatch = dispatch
-        self.register = self._epoll.register
+        self._watch = watch
         self.modify = self._epoll.modify
         self.unregister = self._epoll.unregister
         self._on_tick = on_tick
@@ -71,6 +71,10 @@ class Reactor:
         self._is_turn_asked = False
         loop.add_reader(self._epoll.fileno(), self.turn)
         self._timer = loop.call_later(TICK_S, self._tick)
+
+    def register(self, fd: int, events: int) -> None:
+        """Have the handler of the table told of these events."""
+        self._watch(self._epoll, self._fd, fd, events)
 
     def turn(self) -> None:
         """One batch: what is ready, then what came back, then the closes."""

@@ -21,10 +21,9 @@ from worker.socket_options import has_error
 from worker.syscalls import EMPTY, LEFT_BITS, LOST, REFUSED, pass_on, receive, use
 
 if TYPE_CHECKING:
-    import _socket
-
     from worker.connection import Connection
     from worker.pipes import Pipe
+    from worker.sockets import Socket
     from worker.tls_engine import Tls
 
 SIZE: Final = 128 * 1024  # of the shared buffer: small enough to stay in a core's L2 cache
@@ -59,7 +58,7 @@ class Side:
         "tls", "wants_out",
     )  # fmt: skip
 
-    def __init__(self, conn: Connection, sock: _socket.socket, fd: int, wants_out: bool) -> None:
+    def __init__(self, conn: Connection, sock: Socket, fd: int, wants_out: bool) -> None:
         self.conn = conn
         self.sock = sock
         self.fd = fd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from worker import syscalls
 
 if TYPE_CHECKING:
-    import _socket
+    from worker.sockets import Socket
 
 # First probe after 10 min, then one a minute, dead after 9: a NAT forgets after 15 min or more.
 KEEP_ALIVE: Final = (
@@ -19,7 +19,7 @@ KEEP_ALIVE: Final = (
 )
 
 
-def probe_peer(sock: _socket.socket) -> None:
+def probe_peer(sock: Socket) -> None:
     """Turn TCP keep-alive probes on; a Unix socket needs none."""
     if sock.family == socket.AF_UNIX:
         return
@@ -30,17 +30,17 @@ def probe_peer(sock: _socket.socket) -> None:
             return
 
 
-def unacknowledged(sock: _socket.socket) -> int:
+def unacknowledged(sock: Socket) -> int:
     """Bytes written that the peer has not acknowledged; for a Unix socket, not read."""
     return syscalls.unacknowledged(sock, sock.fileno())
 
 
-def reset_on_close(sock: _socket.socket) -> None:
+def reset_on_close(sock: Socket) -> None:
     """Make close send RST."""
     syscalls.reset_on_close(sock, sock.fileno())
 
 
-def has_error(sock: _socket.socket) -> bool:
+def has_error(sock: Socket) -> bool:
     """Whether the socket has met an error (RST, a dead path); asking clears it."""
     try:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

@@ -1,20 +1,14 @@
 /* The system calls of each connection and message, without what Python puts around them.
  *
  * syscalls.py says what these functions do, and does the same where nothing is compiled: they
- * take the descriptors where that one takes the sockets. No call blocks, so none gives up the GIL.
+ * take the descriptors where that one takes the sockets.
  */
 
-#define _GNU_SOURCE /* accept4 */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "calls.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { EMPTY = -1, LOST = -2, REFUSED = -3 }; /* as in syscalls.py */
 enum { LEFT_BITS = 20 }; /* as in syscalls.py */
@@ -22,8 +16,6 @@ enum { BATCH = 256 };    /* as in syscalls.py */
 
 static Py_buffer buffer; /* the worker's one buffer, held for good */
 static PyObject *ready;  /* the name of a handler's method */
-
-static int is_for_later(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
 static PyObject *use(PyObject *module, PyObject *shared) {
     (void)module;
@@ -34,81 +26,36 @@ static PyObject *use(PyObject *module, PyObject *shared) {
     Py_RETURN_NONE;
 }
 
-/* Arguments come as (socket, descriptor, ...). -1 with an exception where there are others. */
-static int check(Py_ssize_t count, Py_ssize_t wanted) {
-    if (count == wanted && buffer.obj != NULL)
-        return 0;
-    PyErr_SetString(PyExc_TypeError, "wrong number of arguments, or use() was not called");
+/* Arguments come as (socket, descriptor, ...): the descriptor, or an exception. */
+static int descriptor_of(PyObject *const *args, Py_ssize_t count, Py_ssize_t wanted) {
+    return has_count(count, wanted) ? number_of(args[1]) : -1;
+}
+
+/* Likewise, of what reads into the buffer. */
+static int reader_of(PyObject *const *args, Py_ssize_t count, Py_ssize_t wanted) {
+    if (buffer.obj != NULL)
+        return descriptor_of(args, count, wanted);
+    PyErr_SetString(PyExc_TypeError, "use() was not called");
     return -1;
 }
 
-/* -1 with an exception for what is no number. */
-static int descriptor(PyObject *number) { return (int)PyLong_AsLong(number); }
-
 static ssize_t read_once(int fd) {
-    ssize_t size;
-    do {
-        size = recv(fd, buffer.buf, (size_t)buffer.len, MSG_DONTWAIT);
-    } while (size < 0 && errno == EINTR);
+    ssize_t size = recv_once(fd, buffer.buf, (size_t)buffer.len, 0);
     if (size >= 0)
         return size;
     return is_for_later(errno) ? EMPTY : LOST;
 }
 
 static ssize_t write_once(int fd, const void *data, Py_ssize_t size, int is_last) {
-    int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (is_last ? MSG_MORE : 0);
-    ssize_t sent;
-    do {
-        sent = send(fd, data, (size_t)size, flags);
-    } while (sent < 0 && errno == EINTR);
+    ssize_t sent = send_once(fd, data, (size_t)size, is_last ? MSG_MORE : 0);
     if (sent >= 0)
         return sent;
     return is_for_later(errno) ? 0 : LOST;
 }
 
-/* As socket.accept of Python makes it: a tuple, and "" for a Unix socket. */
-static PyObject *address_of(const struct sockaddr_storage *peer) {
-    char text[INET6_ADDRSTRLEN] = "";
-    if (peer->ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)peer;
-        inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
-        return Py_BuildValue("(si)", text, (int)ntohs(v4->sin_port));
-    }
-    if (peer->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)peer;
-        inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
-        return Py_BuildValue("(siII)", text, (int)ntohs(v6->sin6_port),
-                             (unsigned int)ntohl(v6->sin6_flowinfo) & 0xfffff,
-                             (unsigned int)v6->sin6_scope_id);
-    }
-    return PyUnicode_FromString(text);
-}
-
-static PyObject *accept_one(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
-    if (PyErr_Occurred())
-        return NULL;
-    struct sockaddr_storage peer = {0};
-    int found;
-    do {
-        socklen_t size = sizeof peer;
-        found = accept4(fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
-    } while (found < 0 && errno == EINTR);
-    if (found < 0 && is_for_later(errno))
-        Py_RETURN_NONE;
-    if (found < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *address = address_of(&peer);
-    PyObject *made = address == NULL ? NULL : Py_BuildValue("(iN)", found, address);
-    if (made == NULL)
-        close(found);
-    return made;
-}
-
 static PyObject *unacknowledged(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    int fd = descriptor_of(args, count, 2);
     if (PyErr_Occurred())
         return NULL;
     int size = 0;
@@ -117,7 +64,7 @@ static PyObject *unacknowledged(PyObject *module, PyObject *const *args, Py_ssiz
 
 static PyObject *reset_on_close(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    int fd = descriptor_of(args, count, 2);
     if (PyErr_Occurred())
         return NULL;
     struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -127,7 +74,7 @@ static PyObject *reset_on_close(PyObject *module, PyObject *const *args, Py_ssiz
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int fd = check(count, 2) < 0 ? -1 : descriptor(args[1]);
+    int fd = reader_of(args, count, 2);
     if (PyErr_Occurred())
         return NULL;
     return PyLong_FromSsize_t(read_once(fd));
@@ -135,7 +82,7 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
 
 static PyObject *give(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int fd = check(count, 4) < 0 ? -1 : descriptor(args[1]);
+    int fd = descriptor_of(args, count, 4);
     Py_buffer data;
     if (PyErr_Occurred() || PyObject_GetBuffer(args[2], &data, PyBUF_SIMPLE) < 0)
         return NULL;
@@ -146,8 +93,8 @@ static PyObject *give(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 static PyObject *pass_on(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    int fd = check(count, 5) < 0 ? -1 : descriptor(args[1]);
-    int to_fd = PyErr_Occurred() ? -1 : descriptor(args[3]);
+    int fd = reader_of(args, count, 5);
+    int to_fd = PyErr_Occurred() ? -1 : number_of(args[3]);
     if (PyErr_Occurred())
         return NULL;
     ssize_t size = read_once(fd);
@@ -203,7 +150,7 @@ static int hand_over(PyObject *table, const struct epoll_event *event, PyObject 
 static PyObject *dispatch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     struct epoll_event events[BATCH]; /* here, for a handler may come back to us */
-    int fd = check(count, 4) < 0 ? -1 : descriptor(args[1]);
+    int fd = descriptor_of(args, count, 4);
     if (PyErr_Occurred())
         return NULL;
     int found = epoll_wait(fd, events, BATCH, 0);
@@ -215,13 +162,26 @@ static PyObject *dispatch(PyObject *module, PyObject *const *args, Py_ssize_t co
     Py_RETURN_NONE;
 }
 
-#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+static PyObject *watch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    int fd = descriptor_of(args, count, 4);
+    struct epoll_event event = {0};
+    if (!PyErr_Occurred())
+        event.data.fd = number_of(args[2]);
+    if (!PyErr_Occurred())
+        event.events = (uint32_t)PyLong_AsUnsignedLongMask(args[3]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (epoll_ctl(fd, EPOLL_CTL_ADD, event.data.fd, &event) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
 
 static PyMethodDef methods[] = {
     {"use", use, METH_O, "As in syscalls.py."},
-    {"accept", FAST(accept_one), METH_FASTCALL, "As in syscalls.py."},
     {"unacknowledged", FAST(unacknowledged), METH_FASTCALL, "As in syscalls.py."},
     {"reset_on_close", FAST(reset_on_close), METH_FASTCALL, "As in syscalls.py."},
+    {"watch", FAST(watch), METH_FASTCALL, "As in syscalls.py."},
     {"dispatch", FAST(dispatch), METH_FASTCALL, "As in syscalls.py."},
     {"receive", FAST(receive), METH_FASTCALL, "As in syscalls.py."},
     {"give", FAST(give), METH_FASTCALL, "As in syscalls.py."},

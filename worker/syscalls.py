@@ -13,10 +13,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable, Mapping
 
     from worker.reactor import Pollable
+    from worker.sockets import Socket
 
 EMPTY: Final = -1  # nothing was there to be read
 LOST: Final = -2  # the socket cannot be read any more
@@ -62,19 +62,12 @@ def dispatch(
             on_bug(handler, error)
 
 
-def accept(sock: _socket.socket, fd: int) -> tuple[int, object] | None:
-    """Accept one connection: its descriptor and peer, as `socket.accept` has it; None: none waits.
-
-    The socket does not block. OSError for all else that accept(2) says.
-    """
-    try:
-        found: tuple[int, object] = sock._accept()  # type: ignore[attr-defined]
-    except BlockingIOError:
-        return None
-    return found
+def watch(epoll: select.epoll, fd: int, watched: int, events: int) -> None:
+    """Have the epoll, of descriptor ``fd``, tell of these events of the descriptor ``watched``."""
+    epoll.register(watched, events)
 
 
-def receive(sock: _socket.socket, fd: int) -> int:
+def receive(sock: Socket, fd: int) -> int:
     """Read once: how many bytes, 0 at the end of the stream, EMPTY, or LOST.
 
     What is no exception here costs 4 us as one, with its message and its trace.
@@ -87,7 +80,7 @@ def receive(sock: _socket.socket, fd: int) -> int:
         return LOST
 
 
-def give(sock: _socket.socket, fd: int, data: bytes | memoryview, is_last: bool) -> int:
+def give(sock: Socket, fd: int, data: bytes | memoryview, is_last: bool) -> int:
     """Write once: how many bytes found room, or LOST. ``is_last``: as `pass_on` has it."""
     try:
         return sock.send(data, _DONTWAIT | _MORE if is_last else _DONTWAIT)
@@ -97,7 +90,7 @@ def give(sock: _socket.socket, fd: int, data: bytes | memoryview, is_last: bool)
         return LOST
 
 
-def pass_on(sock: _socket.socket, fd: int, to: _socket.socket, to_fd: int, is_last: bool) -> int:
+def pass_on(sock: Socket, fd: int, to: Socket, to_fd: int, is_last: bool) -> int:
     """Read once, write once: 0 at the end of the stream, EMPTY, LOST, or REFUSED - size.
 
     Otherwise size | left << LEFT_BITS, with ``left`` bytes at the end of what was read unsent.
@@ -121,7 +114,7 @@ def pass_on(sock: _socket.socket, fd: int, to: _socket.socket, to_fd: int, is_la
     return size | (size - sent) << LEFT_BITS
 
 
-def unacknowledged(sock: _socket.socket, fd: int) -> int:
+def unacknowledged(sock: Socket, fd: int) -> int:
     """Bytes written that the peer has not acknowledged; for a Unix socket, not read. 0: gone."""
     try:
         return int(struct.unpack("i", fcntl.ioctl(fd, _SIOCOUTQ, bytes(4)))[0])
@@ -129,7 +122,7 @@ def unacknowledged(sock: _socket.socket, fd: int) -> int:
         return 0
 
 
-def reset_on_close(sock: _socket.socket, fd: int) -> None:
+def reset_on_close(sock: Socket, fd: int) -> None:
     """Make close send RST."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)

@@ -245,7 +245,10 @@ def test_a_target_that_is_not_believed(
 @IN
 def test_a_target_that_wants_a_certificate(upstreams: Upstreams, side: str) -> None:
     """Without ours it serves nothing; with TLS 1.3 it says so after our handshake."""
-    found = echo_through(upstreams, side, "unshown")
+    try:
+        found = echo_through(upstreams, side, "unshown")
+    except ConnectionResetError:  # the reset was here before connect(2) had returned
+        found = b"target_reset"
     assert found in (b"connect_failed", b"target_reset", b"target_closed", b"tls_failed")
 
 

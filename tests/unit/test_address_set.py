@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.address_set import (
@@ -164,6 +164,8 @@ def test_any_text(entry: str) -> None:
 
 
 @given(st.ip_addresses(), st.integers(0, 128))
+@example(IPv6Address("::"), 80)
+@example(IPv6Address("::ffff:0:0"), 95)
 def test_networks_agree_with_ipaddress(address: IPv4Address | IPv6Address, prefix: int) -> None:
     """A CIDR holds what the standard library says it holds."""
     network = ip_network(f"{address}/{min(prefix, address.max_prefixlen)}", strict=False)
@@ -171,7 +173,8 @@ def test_networks_agree_with_ipaddress(address: IPv4Address | IPv6Address, prefi
         return  # unfolded, see test_notations
     expected = Range(network.version, int(network[0]), int(network[-1]))
     assert parse_range(str(network)) == expected
-    assert parse_range(f"{network[0]}-{network[-1]}") == expected or is_mapped(6, int(network[-1]))
+    if not is_mapped(6, int(network[-1])):  # one that ends there, as ::/80 does, is refused
+        assert parse_range(f"{network[0]}-{network[-1]}") == expected
 
 
 @given(some_ranges(), st.lists(NUMBERS, max_size=12))

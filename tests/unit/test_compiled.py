@@ -16,7 +16,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES: Final[list[str]] = PROJECT["tool"]["proxyctl"]["compiled"]
-IN_C: Final = ("worker.openssl", "worker.syscalls")
+IN_C: Final = ("worker.openssl", "worker.sockets", "worker.syscalls")
 IS_PURE: Final = os.environ.get("PROXYCTL_PURE") == "1"
 TELL: Final = """
 import importlib, sys

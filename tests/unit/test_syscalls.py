@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import select
 import socket
@@ -11,33 +10,23 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import pytest
 
+from tests.helpers.sources import from_source
 from worker import syscalls as as_imported
 from worker.relay import BUFFER
 
 SIZE: Final = 4096
-SOURCE: Final = Path(__file__).parents[2] / "worker" / "syscalls.py"
-
-
-def from_source() -> ModuleType:
-    """The module as Python's source."""
-    spec = importlib.util.spec_from_file_location("syscalls_source", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SOURCE: Final = "worker.syscalls"
 
 
 @pytest.fixture(params=["as imported", "from source"])
 def calls(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """Either form, reading into a buffer of SIZE bytes."""
-    module = as_imported if request.param == "as imported" else from_source()
+    module = as_imported if request.param == "as imported" else from_source(SOURCE)
     module.use(bytearray(SIZE))
     yield module
     as_imported.use(BUFFER)
@@ -179,7 +168,7 @@ def is_held(calls: ModuleType, ends: Ends, *, is_last: bool, tries: int) -> bool
 
 def test_both_forms_mean_the_same_by_their_numbers() -> None:
     """Compiled callers have those of the source within them."""
-    source = from_source()
+    source = from_source(SOURCE)
     for name in ("EMPTY", "LOST", "REFUSED", "LEFT_BITS"):
         assert getattr(as_imported, name) == getattr(source, name)
 
@@ -215,49 +204,6 @@ def test_give_takes_what_finds_room(
     assert calls.give(ends.up, ends.up.fileno(), b"x", True) == calls.LOST
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_accept_tells_the_peer_as_python_does(calls: ModuleType, host: str) -> None:
-    """None while nobody waits, and the same tuple as socket.accept makes."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener, socket.socket(family) as client:
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, 0))
-        listener.listen()
-        listener.setblocking(False)
-        assert calls.accept(listener, listener.fileno()) is None
-        client.connect(listener.getsockname())
-        fd, peer = calls.accept(listener, listener.fileno())
-        with socket.socket(fileno=fd) as accepted:
-            assert peer == accepted.getpeername() == client.getsockname()
-            assert not accepted.get_inheritable()
-        assert calls.accept(listener, listener.fileno()) is None
-
-
-def test_accept_of_a_unix_socket(calls: ModuleType, tmp_path: Path) -> None:
-    """A client has no address there."""
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind(str(tmp_path / "s"))
-        listener.listen()
-        listener.setblocking(False)
-        client.connect(str(tmp_path / "s"))
-        fd, peer = calls.accept(listener, listener.fileno())
-        assert peer == ""
-        os.close(fd)
-
-
-def test_what_accept_says_besides_is_an_error(calls: ModuleType) -> None:
-    """With its number: of one that listens no more, and of one that is no socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, Path("/dev/null").open() as other:
-        listener.setblocking(False)
-        listener.shutdown(socket.SHUT_RDWR)
-        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
-            calls.accept(listener, listener.fileno())
-        if calls is as_imported and not (calls.__file__ or "").endswith(".py"):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)):
-                calls.accept(listener, other.fileno())
-
-
 def test_what_is_not_acknowledged(calls: ModuleType, ends: Ends) -> None:
     """Nothing, what a peer does not read, and nothing of a socket that is gone."""
     fd = ends.up.fileno()
@@ -279,7 +225,7 @@ def test_close_may_reset(calls: ModuleType, ends: Ends) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accept", "receive", "give", "pass_on", "unacknowledged", "reset_on_close"]
+    "name", ["watch", "receive", "give", "pass_on", "unacknowledged", "reset_on_close"]
 )
 def test_wrong_arguments_are_refused(name: str) -> None:
     """By an error of Python."""
@@ -385,3 +331,18 @@ def test_an_epoll_that_is_closed_is_an_error(calls: ModuleType) -> None:
         polled.epoll.close()
         with pytest.raises((OSError, ValueError)):
             calls.dispatch(polled.epoll, fd, polled.table, print)
+
+
+def test_what_is_watched_is_told_of(calls: ModuleType) -> None:
+    """Once; the same descriptor again is an error, and so is one that is closed."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, select.epoll() as epoll:
+        calls.watch(epoll, epoll.fileno(), ours.fileno(), select.EPOLLIN | select.EPOLLET)
+        theirs.send(b"x")
+        assert epoll.poll(5.0) == [(ours.fileno(), select.EPOLLIN)]
+        with pytest.raises(FileExistsError):
+            calls.watch(epoll, epoll.fileno(), ours.fileno(), select.EPOLLIN)
+        fd = ours.fileno()
+        ours.close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            calls.watch(epoll, epoll.fileno(), fd, select.EPOLLIN)
