@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import _socket
 import ipaddress
+import socket
 from typing import Final
 
 from shared import socket_filter
 
 SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 SO_DETACH_FILTER: Final = 27
+
+BACKLOG: Final = 4096  # net.core.somaxconn since Linux 5.4
 
 # A round trip, and one more SYN-ACK, which is sent after a second (tcp_synack_retries in tcp(7)).
 HANDSHAKE_S: Final = 1.2
@@ -43,6 +46,14 @@ def attach(listener: _socket.socket) -> None:
 def detach(listener: _socket.socket) -> None:
     """Let SYNs in again; nothing where there is no filter."""
     socket_filter.detach(listener, SO_DETACH_FILTER)
+
+
+def let_in(listener: _socket.socket) -> None:
+    """Listen, where that was put off, and drop SYNs no more. OSError where it cannot listen."""
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.listen(BACKLOG)
+    if listener.family != socket.AF_UNIX:
+        detach(listener)
 
 
 def handshake_s(host: str) -> float:

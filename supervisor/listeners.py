@@ -25,8 +25,6 @@ from shared.errors import StartError
 from shared.plan import ListenerPlan, Plan, RoutePlan
 from supervisor import port_owner, steering
 
-BACKLOG: Final = 4096  # net.core.somaxconn since Linux 5.4
-
 # The host lacks the address or its family: skipped as long as another address binds.
 _LACKING: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
@@ -46,10 +44,7 @@ class HeldListener(Struct):
     def let_in(self) -> None:
         """Listen, where that was put off, and drop SYNs no more."""
         for one in self.sockets:
-            if not self.is_listening:
-                one.listen(BACKLOG)
-            elif not self.plan.path:
-                syn_filter.detach(one)
+            syn_filter.let_in(one)
         self.is_listening = True
 
     def close(self) -> None:
@@ -288,7 +283,7 @@ def _bind_tcp(plan: ListenerPlan, *, may_join: bool, is_listening: bool) -> sock
         if is_listening:
             with contextlib.suppress(OSError):  # of a kernel without filters
                 syn_filter.attach(one)
-            one.listen(BACKLOG)
+            one.listen(syn_filter.BACKLOG)
     except OSError:
         one.close()
         raise

@@ -191,6 +191,10 @@ class DataPlane(Preparing):
                 is_ours = listener.plan.sockets == 1 or index in self._indexes
                 sock.poll(may_poll and is_ours and bool(self._indexes))
 
+    def give_up_next(self) -> None:
+        """No supervisor will commit what was lent for a generation that is not final."""
+        self._held.give_up()
+
     def listeners(self) -> list[Listener]:
         """All that are held, those on their way out included."""
         return list(self._listeners.values())

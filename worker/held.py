@@ -52,6 +52,10 @@ class HeldSockets:
         self._committed = generation
         self._close_where(lambda lent_for: lent_for < generation)
 
+    def give_up(self) -> None:
+        """Close what is not in use: nobody is left to commit what it was lent for."""
+        self._close_where(lambda lent_for: True)
+
     def retire(self, listener: int) -> None:
         """Close all of this listener, in use or not."""
         self._close([key for key in self._sockets if key[0] == listener])

@@ -86,6 +86,21 @@ class Orphan:
         except OSError as error:
             self._tell(error)
 
+    def let_in(self) -> None:
+        """Take over from a supervisor that was lost while ports came, went or moved.
+
+        It alone knew which of them were to be closed when, and kept SYNs from those: a port that
+        nobody serves or closes would leave its clients without an answer. What is of a committed
+        generation is served on, that on its way out too; what is of one to come is closed.
+        """
+        self._plane.give_up_next()
+        for listener in self._plane.listeners():
+            for one in listener.sockets.values():
+                try:
+                    syn_filter.let_in(one.sock)
+                except OSError as error:
+                    self._log.error("cannot listen", listener=listener.name, error=str(error))
+
     async def watch(self) -> None:
         """Clear the rows of others that died, and keep the figures for a stop; until cancelled."""
         rows = None

@@ -274,6 +274,7 @@ class _Worker:
         self._orphan.appear()
         self._start(self._orphan.watch())
         self._log.warning("the supervisor is gone; serving on without it, TERM drains")
+        self._orphan.let_in()
         if not self._is_draining:
             self._plane.assign(list(range(self._indexes)))
 

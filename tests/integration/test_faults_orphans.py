@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from supervisor.cli.client import ask
 from supervisor.orphans import find
 from supervisor.runtime_dir import orphans
 from tests.conftest import StartProxyctl
 from tests.helpers.named_echo import LongConnection, named_route, one_for_each, serve
-from tests.helpers.ports import free_port
+from tests.helpers.ports import free_port, free_ports
 from tests.helpers.processes import PROXYCTL, Config, Proxyctl
+from tests.helpers.sockets import is_refused
 from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
 
@@ -143,3 +147,51 @@ def test_orphan_that_hangs_is_killed_by_the_stop(proxyctl: StartProxyctl, target
     assert code == 0, document
     assert document["data"] == {"orphans": sorted(workers), "drained": 0, "cut": 2}
     assert running.alive() == []
+
+
+def drops_syns(port: int) -> bool:
+    """Whether a dial gets no answer for a moment."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.15).close()
+    except TimeoutError:
+        return True
+    return False
+
+
+def test_no_port_is_left_without_an_answer(proxyctl: StartProxyctl, target: Target) -> None:
+    """The supervisor is lost just when it keeps new SYNs from a port, for others to finish."""
+    kept, removed = free_ports(2)
+    everywhere = {"listen": ["0.0.0.0"]}  # where handshakes may take long: 1.2 s without new SYNs
+    config = {**config_of(target, kept), **everywhere}
+    other = {**named_route("b", [removed], target)}
+    running = proxyctl({**config, "routes": [*config["routes"], other]}, workers=2)
+    running.write(config)
+    assert running.ask("reload").exit_code == 0
+    wait_until(lambda: drops_syns(removed), "it is about to be closed")
+    lose_supervisor(running)
+    with ExitStack() as stack:
+        assert is_served(kept, stack)
+        assert is_served(removed, stack) or is_refused(removed)
+
+
+def test_a_port_that_was_to_come_is_refused(proxyctl: StartProxyctl, target: Target) -> None:
+    """It was bound for a generation that a worker had still to prepare."""
+    port, coming = free_ports(2)
+    config = config_of(target, port)
+    running = proxyctl(config, workers=2)
+    hung, _ = running.ready_pids()
+    os.kill(hung, signal.SIGSTOP)
+    running.write({**config, "routes": [*config["routes"], named_route("b", [coming], target)]})
+    reload = threading.Thread(target=ask, args=(running.runtime_dir, "reload", {}, 1.0))
+    reload.start()
+    try:
+        wait_until(lambda: listens(coming), "it is bound")
+        running.signal(signal.SIGKILL)
+        running.wait()
+    finally:
+        os.kill(hung, signal.SIGCONT)
+        reload.join()
+    wait_until(lambda: len(orphans(running.runtime_dir)) == 2, "both know")
+    wait_until(lambda: is_refused(coming), "it is refused")
+    with ExitStack() as stack:
+        assert all(is_served(port, stack) for _ in range(20))
