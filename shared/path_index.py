@@ -131,9 +131,9 @@ class PathIndex(Generic[T]):
         self._make = make
         self._anyhow: T | None = None
         self._exact: dict[str, T] = {}
-        self._by_slash: dict[str, _Prefix[T]] = {}  # prefixes that end with a slash
+        self._by_slash: dict[str, Prefix[T]] = {}  # prefixes that end with a slash
         self._slashes = 0  # most of them in one
-        self._by_length: dict[str, _Prefix[T]] = {}
+        self._by_length: dict[str, Prefix[T]] = {}
         self._lengths: list[int] = []  # that occur, the longest first
 
     def at(self, pattern: PathPattern | None) -> T:
@@ -150,12 +150,12 @@ class PathIndex(Generic[T]):
             return found
         return self._prefix(pattern.prefix).at(pattern, self._make)
 
-    def _prefix(self, text: str) -> _Prefix[T]:
+    def _prefix(self, text: str) -> Prefix[T]:
         is_folder = text.endswith("/")
         table = self._by_slash if is_folder else self._by_length
         found = table.get(text)
         if found is None:
-            found = table[text] = _Prefix()
+            found = table[text] = Prefix()
             if is_folder:
                 self._slashes = max(self._slashes, text.count("/"))
             elif len(text) not in self._lengths:
@@ -198,7 +198,7 @@ class PathIndex(Generic[T]):
             yield self._anyhow
 
 
-class _Prefix(Generic[T]):
+class Prefix(Generic[T]):
     """The patterns of one literal prefix, told apart by what else is literal in them: a later
     segment, by its place, or the end behind the last star.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
 from msgspec.structs import replace
 
@@ -32,6 +31,7 @@ from worker.sent_bodies import SentBodies
 from worker.tally import RouteTally
 from worker.tls_contexts import Contexts, Terminator
 from worker.tls_material import Ahead
+from worker.unravel import is_shared, unravel
 from worker.upstream_contexts import UpstreamContext
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 # Slices of what is done to all routes of a generation; each takes a few ms (design section 3).
 RESOLVED_A_SLICE: Final = 500
-FREED_A_SLICE: Final = 1000
-PLACES_A_SLICE: Final = 10_000  # of matchers
+FREEING_S: Final = 0.004  # at a time
 
 
 class Lasting:
@@ -276,14 +275,30 @@ class Generation:
         yield  # what gives it up, a commit, is a long step already
         matchers, routes = list(self.matchers.values()), list(self.routes.values())
         self.matchers, self.routes, self._users = {}, {}, {}
-        in_use = [ref(matcher) for matcher in matchers]
         while matchers:
-            places = 0
-            while matchers and places < PLACES_A_SLICE:
-                places += matchers.pop().places
+            while is_shared(matchers):
+                yield
+            yield from _in_slices(unravel([matchers.pop()]))
+        yield from _in_slices(_free(routes))
+
+
+def _free(routes: list[Route]) -> Iterator[None]:
+    """Let go of these, and of the certificates of those that nobody holds any more."""
+    while routes:
+        terminator = routes[-1].terminator
+        if terminator is not None and not is_shared(routes):
+            routes[-1].use_tls(None, None)
+            rest: list[object] = [terminator]
+            terminator = None
+            yield from unravel(rest)
+        routes.pop()
+        yield
+
+
+def _in_slices(steps: Iterator[None]) -> Iterator[None]:
+    """Steps that take microseconds, FREEING_S of them at a time."""
+    until = monotonic() + FREEING_S
+    for _ in steps:
+        if monotonic() >= until:
             yield
-        while any(one() is not None for one in in_use):
-            yield
-        while routes:
-            del routes[-FREED_A_SLICE:]
-            yield
+            until = monotonic() + FREEING_S

@@ -12,7 +12,7 @@ from shared.messages import Prepare
 from shared.plan import Endpoints, ListenerPlan, TargetPlan
 from tests.helpers.routes import LISTENER, route
 from worker.chores import MOST_A_TICK, Chores
-from worker.generation import FREED_A_SLICE, RESOLVED_A_SLICE, Generation, Lasting
+from worker.generation import RESOLVED_A_SLICE, Generation, Lasting
 from worker.limits import private_limits
 from worker.route_report import ROUTES_A_PART, RouteParts, told_routes
 from worker.tally import RouteTally
@@ -126,7 +126,7 @@ def test_routes_without_a_changed_name_are_left_alone(
 
 def test_an_old_generation_is_freed_in_slices() -> None:
     """Not one route goes before its turn, and in the end all have gone, without the collector."""
-    made, chores = generation(3 * FREED_A_SLICE), Chores()
+    made, chores = generation(3000), Chores()
     gone = [ref(matcher) for matcher in made.matchers.values()]
     reader = made.matchers[LISTENER]  # as a connection holds it whose first bytes are awaited
     left = made.routes["r0"]
