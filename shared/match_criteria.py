@@ -208,6 +208,24 @@ def rank_of(
     )
 
 
+def ranks_of(
+    route: RoutePlan, listener: int, domain: int, path: int
+) -> Callable[[Network | None], Rank]:
+    """`rank_of` for each network of a route, which may have thousands: of each only the prefix
+    counts, and those that rank alike share one object.
+    """
+    known: dict[int, Rank] = {}
+
+    def rank(network: Network | None) -> Rank:
+        prefix = -1 if network is None else network.prefix
+        found = known.get(prefix)
+        if found is None:
+            found = known[prefix] = rank_of(route, listener, domain, network, path)
+        return found
+
+    return rank
+
+
 def advantage(winner: Rank, loser: Rank) -> str:
     """What puts the one before the other, in words for the operator."""
     return next(

@@ -34,7 +34,7 @@ from shared.match_criteria import (
     is_for_tls,
     needs_bytes,
     needs_hello,
-    rank_of,
+    ranks_of,
     wildcard_key,
     wildcard_keys,
 )
@@ -139,8 +139,9 @@ class Matcher(Generic[V]):
         if needs_bytes(route):
             # Of its domains the best is enough: who waits for one of them waits for all.
             level = min(map(domain_rank, route.domains), default=NO_DOMAIN)
+            rank_at = ranks_of(route, listener, level, path)
             for place, network in before.items():
-                rank = rank_of(route, listener, level, network, path)
+                rank = rank_at(network)
                 self._waiting.at(place).add(rank, route)
                 if rank < self._best:
                     self._best = rank
@@ -158,8 +159,9 @@ class Matcher(Generic[V]):
     def _add_nameless(self, route: RoutePlan, value: V, places: Places, path: int) -> None:
         is_ready = not needs_bytes(route)
         checks = tuple(one.holds for one in OF_FIRST_BYTES if one.is_set(route))
+        rank_at = ranks_of(route, self._listener, NO_DOMAIN, path)
         for place, network in places.items():
-            rank = rank_of(route, self._listener, NO_DOMAIN, network, path)
+            rank = rank_at(network)
             group = (self._ready if is_ready else self._rest).at(place)
             insort(group, Candidate(route, value, rank, place, checks), key=rank_in_order)
             self._best_nameless = min(self._best_nameless, rank)
@@ -181,11 +183,9 @@ class Matcher(Generic[V]):
             level = domain_rank(domain)
             own = alike.get(level)
             if own is None:
+                rank_at = ranks_of(route, self._listener, level, path)
                 made = [
-                    Candidate(
-                        route, value, rank_of(route, self._listener, level, one, path), at, checks
-                    )
-                    for at, one in places.items()
+                    Candidate(route, value, rank_at(one), at, checks) for at, one in places.items()
                 ]
                 alike[level] = own = tuple(sorted(made, key=rank_in_order))
                 if not is_exact:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, inet_pton
 from typing import Final
 
 from msgspec import Struct
@@ -43,6 +44,9 @@ def parse_network(text: str) -> Network:
 
     ValueError with a message fit for the operator.
     """
+    found = _parse_v4(text)
+    if found is not None:
+        return found
     if "%" in text:
         raise ValueError(f"{short(text)}: a network has no zone")
     try:
@@ -53,6 +57,20 @@ def parse_network(text: str) -> Network:
         base = int(network.network_address) & 0xFFFFFFFF
         return Network(4, base, network.prefixlen - _MAPPED.prefixlen)
     return Network(network.version, int(network.network_address), network.prefixlen)
+
+
+def _parse_v4(text: str) -> Network | None:
+    """What nearly all are, at a fifth of the cost; None: look more closely."""
+    address, slash, prefix = text.partition("/")
+    if slash and not (prefix.isascii() and prefix.isdigit() and len(prefix) <= 2):
+        return None
+    bits = int(prefix) if slash else BITS[4]
+    try:
+        number = int.from_bytes(inet_pton(AF_INET, address), "big")
+    except (OSError, ValueError):  # ValueError: a NUL in the text
+        return None
+    host_bits = BITS[4] - bits
+    return Network(4, number >> host_bits << host_bits, bits) if host_bits >= 0 else None
 
 
 @lru_cache(maxsize=_CACHED_ADDRESSES)

@@ -17,13 +17,14 @@ from shared.messages import (
     PrepareSet,
     encode,
 )
-from shared.plan import AuthorityPlan, CertificatePlan, Endpoints, Plan
+from shared.plan import AuthorityPlan, CertificatePlan, Endpoints, Plan, RoutePlan
 from supervisor.sent_bodies import SentBodies
 
 # A worker decodes a message in one step, and builds at most so many contexts from it.
 CERTIFICATES_PER_MESSAGE: Final = 64
 CERTIFICATE_BYTES_PER_MESSAGE: Final = 256 << 10  # a system's bundle of authorities has 0.2 MiB
 BODY_BYTES_PER_MESSAGE: Final = 256 << 10
+PLACES_PER_MESSAGE: Final = 2000  # of routes in a worker's tables; 1,000 take some 3 ms
 
 
 class EncodedPlan(Struct, frozen=True):
@@ -72,8 +73,8 @@ async def encode_plan(plan: Plan) -> EncodedPlan:
         await asyncio.sleep(0)
     sent = SentBodies()
     batches = []
-    for start in range(0, len(plan.routes), ROUTES_PER_MESSAGE):
-        routes = [sent.without(one) for one in plan.routes[start : start + ROUTES_PER_MESSAGE]]
+    for some in _slices(plan.routes, _places, PLACES_PER_MESSAGE, ROUTES_PER_MESSAGE):
+        routes = [sent.without(one) for one in some]
         batches.append(encode(PrepareRoutes(generation=number, routes=routes)))
         await asyncio.sleep(0)
     bodies = []
@@ -83,6 +84,13 @@ async def encode_plan(plan: Plan) -> EncodedPlan:
     count = len(sent.bodies)
     prepare = _encode_prepare(plan, count)
     return EncodedPlan(plan, prepare, sets, certificates, bodies, count, batches)
+
+
+def _places(route: RoutePlan) -> int:
+    """What it costs a worker to put it where it is found, and to make its targets."""
+    asked = route.http.match.paths if route.http is not None else ()
+    found_by = max(1, len(route.domains)) * max(1, len(route.client_ips)) * max(1, len(asked))
+    return found_by + len(route.targets)
 
 
 def _certificate_batches(plan: Plan) -> Iterator[PrepareCertificates]:
@@ -99,19 +107,22 @@ def _certificate_batches(plan: Plan) -> Iterator[PrepareCertificates]:
         yield PrepareCertificates(generation=plan.generation, authorities=authorities)
 
 
-_Sent = TypeVar("_Sent", CertificatePlan, AuthorityPlan, tuple[str, bytes])
+_Sent = TypeVar("_Sent", CertificatePlan, AuthorityPlan, RoutePlan, tuple[str, bytes])
 
 
 def _slices(
-    items: Iterable[_Sent], size_of: Callable[[_Sent], int], most_bytes: int
+    items: Iterable[_Sent],
+    size_of: Callable[[_Sent], int],
+    most_size: int,
+    most: int = CERTIFICATES_PER_MESSAGE,
 ) -> Iterator[list[_Sent]]:
     """As many as go into one message; one that is too large alone goes alone."""
     taken: list[_Sent] = []
     size = 0
     for item in items:
         more = size_of(item)
-        is_full = len(taken) == CERTIFICATES_PER_MESSAGE
-        if taken and (is_full or size + more > most_bytes):
+        is_full = len(taken) == most
+        if taken and (is_full or size + more > most_size):
             yield taken
             taken, size = [], 0
         taken.append(item)

@@ -64,7 +64,7 @@ class Build:
         self._say = say
         self._later = later
         self._prepare: Prepare | None = None
-        self._came = 0  # routes
+        self.routes = 0  # that have come
         self._sets = self._bodies = 0  # that have come
         self._certificates = self._authorities = 0
         self._prepared = 0  # generation that only waits for its Commit
@@ -80,7 +80,7 @@ class Build:
         """
         self._prepare = prepare
         self._prepared = 0
-        self._came = self._sets = self._certificates = self._authorities = self._bodies = 0
+        self.routes = self._sets = self._certificates = self._authorities = self._bodies = 0
         self._next_drain_s = _NO_DRAIN_S
         try:
             self._plane.begin(prepare)
@@ -123,7 +123,7 @@ class Build:
         except Exception as error:
             self._refuse(error)
             return
-        self._came += len(batch.routes)
+        self.routes += len(batch.routes)
         longest = max((route.timeouts.drain for route in batch.routes), default=0.0)
         self._next_drain_s = max(self._next_drain_s, longest)
         self._say(Progress(generation=batch.generation, routes=built))
@@ -172,7 +172,7 @@ class Build:
     def _check(self) -> None:
         self._is_check_due = False
         prepare = self._prepare
-        if prepare is None or self._came < prepare.routes or self._sets < prepare.address_sets:
+        if prepare is None or self.routes < prepare.routes or self._sets < prepare.address_sets:
             return
         if self._certificates < prepare.certificates or self._authorities < prepare.authorities:
             return

@@ -295,7 +295,7 @@ class _Worker:
                 self._build.add_bodies(message)
             case PrepareRoutes():
                 self._build.add_routes(message)
-                if len(message.routes) == ROUTES_PER_MESSAGE:
+                if self._build.routes >= ROUTES_PER_MESSAGE:
                     # Many routes are no garbage, and to walk thousands takes 100 ms, again and
                     # again. With few it is not worth it: garbage of the moment is frozen too.
                     gc.freeze()

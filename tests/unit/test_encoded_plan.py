@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from shared.messages import (
+    ROUTES_PER_MESSAGE,
     Prepare,
     PrepareCertificates,
     PrepareRoutes,
@@ -25,6 +26,7 @@ from shared.plan import (
 from supervisor.encoded_plan import (
     CERTIFICATE_BYTES_PER_MESSAGE,
     CERTIFICATES_PER_MESSAGE,
+    PLACES_PER_MESSAGE,
     EncodedPlan,
     encode_plan,
 )
@@ -129,6 +131,28 @@ def test_so_many_bytes_in_one_message() -> None:
     found = batches(encoded([], sent))
     assert [len(one.authorities) for one in found] == [2, 1, 1, 1]
     assert [plan for one in found for plan in one.authorities] == sent
+
+
+def test_so_many_places_in_one_message() -> None:
+    """Routes with many networks, domains or targets take as long as many routes."""
+    plain = RoutePlan(name="plain", order=0, listeners=())
+    wide = RoutePlan(
+        name="wide",
+        order=1,
+        listeners=(),
+        domains=("a.test", "b.test"),
+        client_ips=tuple(f"10.0.{n}.0/24" for n in range(PLACES_PER_MESSAGE // 4)),
+    )
+    plan = Plan(
+        generation=7,
+        listeners=(),
+        routes=(plain, wide, wide, wide, *[plain] * (ROUTES_PER_MESSAGE + 1)),
+        endpoints=Endpoints(addresses={}),
+    )
+    messages = [decode_supervisor_message(raw) for raw in asyncio.run(encode_plan(plan)).batches]
+    found = [one.routes for one in messages if isinstance(one, PrepareRoutes)]
+    assert [len(routes) for routes in found] == [2, 2, ROUTES_PER_MESSAGE, 1]
+    assert tuple(one for routes in found for one in routes) == plan.routes
 
 
 def test_no_repr_shows_a_key() -> None:
