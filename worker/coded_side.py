@@ -60,6 +60,12 @@ def say_last(side: Side, reason: End) -> None:
         return  # it is gone, or has no room: the FIN alone
 
 
+def is_cut_off(side: Side | None) -> bool:
+    """Whether it has ended without a close_notify: nobody knows if all has come."""
+    tls = None if side is None else side.tls
+    return side is not None and side.has_ended and tls is not None and not tls.has_ended
+
+
 class CodedSide(Side):
     """One socket of such a connection. ``tls`` None: this one carries plain bytes."""
 
@@ -220,6 +226,9 @@ class CodedSide(Side):
     def _refuse(self, error: TlsError) -> None:
         """Bad records: tell the peer, and let the other side see that this was no proper end."""
         conn, other = self.conn, self.peer
+        if is_cut_off(other) and not error.alert:
+            self._note_end()  # by its alert it says that it has seen the cut; no more is wrong
+            return
         if error.alert:
             self.send(error.alert)
         if conn.is_closed:
@@ -283,6 +292,9 @@ class CodedSide(Side):
         if self.is_reset:
             side_lost(self.conn, self)
             return
+        self._note_end()
+
+    def _note_end(self) -> None:
         self.has_ended = True
         self.is_fast = False
         peer = self.peer
@@ -295,18 +307,22 @@ class CodedSide(Side):
         side_ended(self.conn, self)
 
     def shut(self) -> None:
-        """Send close_notify, then FIN."""
+        """Send close_notify, if it is due, then FIN."""
         if not self.is_shut and self.say_goodbye(is_last=True):
             super().shut()
 
     def say_goodbye(self, *, is_last: bool = False) -> bool:
         """Send our close_notify, once, behind what waits; False where it waits too.
 
-        ``is_last``: our FIN follows at once.
+        Where the other side has ended without one it would be a lie, RFC 8446 section 6.1: our FIN
+        comes alone then. ``is_last``: it follows at once.
         """
-        if self.tls is not None and not self.has_said_goodbye:
+        tls = self.tls
+        if tls is not None and not self.has_said_goodbye:
             self.has_said_goodbye = True
-            self.send(self.tls.close(), is_last)
+            last = tls.take_held() if is_cut_off(self.peer) else tls.close()
+            if last:
+                self.send(last, is_last)
         return not self.outbox
 
     def tell_held(self) -> None:
