@@ -21,13 +21,32 @@ MAX_PORT: Final = 65535
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+# As crypt(3) and htpasswd write them: `$2y$05$...`, `$6$...`, `$apr1$...`.
+_PASSWORD_HASH: Final = re.compile(
+    r"\$(?:2[abxy]?|[1567y]|gy|apr1|argon2[a-z]{1,2}|scrypt)\$[./,=$A-Za-z0-9]{8}", re.ASCII
+)
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 
 
 def short(value: object) -> str:
-    """``repr`` of a value that came from a file, cut to a length that fits a message."""
+    """``repr`` of a value that came from a file, cut to a length that fits a message.
+
+    Of a secret nothing is shown but what it seems to be.
+    """
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+    return secret_in(text) or (text if len(text) <= 60 else f"{text[:56]}...{text[-1]}")
+
+
+def holds_private_key(text: str) -> bool:
+    """Whether a private key in PEM, of whatever kind, may be in a text (RFC 7468 section 10)."""
+    return "PRIVATE KEY" in text.upper()
+
+
+def secret_in(text: str) -> str:
+    """What a text seems to hold that no message may show, in words; "" for nothing."""
+    if holds_private_key(text):
+        return "a private key"
+    return "a hash of a password" if _PASSWORD_HASH.search(text) is not None else ""
 
 
 def parse_duration(value: object) -> float:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from shared.address_set import Range, build, parse_range
 from shared.errors import Problem
 from shared.plan import AddressSet
+from shared.units import holds_private_key
 from supervisor.config_read import ReadError, read_file
 
 MAX_LIST_BYTES: Final = 64 << 20  # a million entries of the longest kind
@@ -58,7 +59,10 @@ class ListFiles:
 
 
 def parse_list(data: bytes, name: str) -> ListFile:
-    """The bytes of a list file; ``name`` stands for it in messages. ReadError: too many entries."""
+    """The bytes of a list file; ``name`` stands for it in messages.
+
+    ReadError: too many entries, or a private key.
+    """
     try:
         text = data.decode("utf-8-sig")  # a byte order mark is allowed: lists come from anywhere
     except UnicodeDecodeError as exc:
@@ -83,6 +87,8 @@ def parse_list(data: bytes, name: str) -> ListFile:
                 wrong.append(_problem(name, number, why))
             else:
                 hidden += 1
+    if wrong and holds_private_key(text):
+        raise ReadError("holds a private key, and is no list")  # each line would be quoted
     if hidden:
         wrong.append(_problem(name, wrong[-1].line + 1, f"and {hidden} more wrong lines below"))
     return ListFile(build([] if wrong else ranges), wrong)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from shared.errors import Problem
 from shared.units import short
+from supervisor.config_secrets import SecretLines, is_secret
 
 Path = tuple[str | int, ...]  # of a value: ("routes", 2, "match", "ports", 0)
 
@@ -37,6 +39,7 @@ class Positions(Struct):
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     later: Callable[[], None] | None = None
+    secrets: SecretLines | None = None  # of ``lines``, once one of them is to be shown
 
     def fill(self) -> None:
         """Note all places now; ConfigError where the text is nested too deep."""
@@ -59,13 +62,16 @@ class Positions(Struct):
         self, path: Path, message: str, *, code: str = "", hint: str = "", at_key: bool = False
     ) -> Problem:
         """A problem with the value at ``path``, or with its key."""
-        mark = self.mark(path, at_key)
-        return self.problem_at(mark, message, code=code, hint=hint, path=path_text(path))
+        found = self.problem_at(
+            self.mark(path, at_key), message, code=code, hint=hint, path=path_text(path)
+        )
+        # The value of a secret may stand on a line of its own, below its name.
+        return replace(found, source="") if is_secret(path) else found
 
     def problem_at(
         self, mark: Mark | None, message: str, *, code: str = "", hint: str = "", path: str = ""
     ) -> Problem:
-        """A problem at a place, None where it is not known."""
+        """A problem at a place, None where it is not known. ``source`` is "" for a secret line."""
         place = mark or Mark(0, 0)
         return Problem(
             message=message,
@@ -82,6 +88,10 @@ class Positions(Struct):
     def _source(self, mark: Mark) -> str:
         """The line, cut to a window around the column where it is long."""
         if not 1 <= mark.line <= len(self.lines):
+            return ""
+        if self.secrets is None:
+            self.secrets = SecretLines(self.lines)
+        if mark.line in self.secrets:
             return ""
         line = self.lines[mark.line - 1]
         start = 0

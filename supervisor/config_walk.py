@@ -22,8 +22,9 @@ from shared.config import Config, ConfigStruct, decode_hook
 from shared.config.name_map import ByShape, NameMap
 from shared.config.scalars import TextOrFields
 from shared.errors import Problem
-from shared.units import kind_of, short
+from shared.units import holds_private_key, kind_of, short
 from supervisor.config_positions import Path, Positions, sort_key
+from supervisor.config_secrets import is_secret
 
 # msgspec lets this one through as it is: a text that cannot be written as UTF-8.
 REFUSALS: Final = (msgspec.ValidationError, UnicodeEncodeError)
@@ -152,6 +153,13 @@ class _Walker:
             self._leaf(value, kind, path, reason)
 
     def _leaf(self, value: Any, kind: Any, path: Path, reason: str) -> None:
+        if isinstance(value, str) and holds_private_key(value):
+            hint = "write a key to a file, and name that"
+            self.add(path, "the value seems to be a private key, and is not shown", hint=hint)
+            return
+        if is_secret(path):
+            self.add(path, "the value is refused, and is not shown: its name is that of a secret")
+            return
         words = words_of(kind)
         if words and isinstance(value, str):
             self.add(path, f"unknown value {short(value)}", hint=similar(value, words))

@@ -82,10 +82,10 @@ class FileName(str):
 
     @classmethod
     def read(cls, value: object) -> Self:
-        """Printable text."""
+        """Printable text, and no PEM: YAML joins the lines of an unquoted key with blanks."""
         if not isinstance(value, str):
             raise ValueError(f"expected the path of a file, got {kind_of(value)}")
-        if not value or not value.isprintable():
+        if not value or not value.isprintable() or "-----BEGIN" in value:
             raise ValueError(f"{short(value)} names no file")
         return cls(value)
 

@@ -49,6 +49,7 @@ PURE = (
     "supervisor/compile_tls.py",
     "supervisor/config_http.py",
     "supervisor/config_protocol.py",
+    "supervisor/config_secrets.py",
     "supervisor/config_taken_tls.py",
     "supervisor/restart_policy.py",
     "supervisor/rollout.py",
