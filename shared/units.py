@@ -13,6 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from shared.host_names import ascii_name
+
 MAX_DURATION_S: Final = 10 * 365 * 86400.0  # ten years: more than this is a slip of the pen
 MAX_UNIX_PATH_BYTES: Final = 107  # sun_path holds 108 with its NUL (unix(7))
 MAX_HOST_NAME_BYTES: Final = 253  # RFC 1035 section 2.3.4, in the textual form
@@ -102,7 +104,7 @@ def is_ip(text: str) -> bool:
 
 
 def parse_host(text: str) -> str:
-    """An IP address or a host name, in canonical form; names are lower case and ASCII (IDNA).
+    """An IP address or a host name, in canonical form; names are lower case and ASCII.
 
     A name that ends in a number is refused: RFC 3696 section 2 has no such names, and resolvers
     read ``10.1`` or ``10.0.0.300`` as an address in ways that differ.
@@ -110,11 +112,10 @@ def parse_host(text: str) -> str:
     if is_ip(text):
         return parse_ip(text)
     name = text[:-1] if text.endswith(".") else text
-    if not name.isascii():
-        try:
-            name = name.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise ValueError(f"{short(text)} is no host name") from None
+    try:
+        name = ascii_name(name)
+    except ValueError as error:
+        raise ValueError(f"{short(text)} is no host name: {error}") from None
     labels = name.split(".")
     if len(name) > MAX_HOST_NAME_BYTES or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError(f"{short(text)} is no IP address or host name")

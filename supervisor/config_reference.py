@@ -32,12 +32,13 @@ and merge keys are errors. All errors of a file are reported at once, with line 
 with the path of the key).
 
 - **duration**: `"250ms"`, `"5s"`, `"2m"`, `"4h"`, or a number of seconds.
-- **address**: `"host:port"`, `"[v6]:port"`, `"unix:/path"` (at most 107 bytes of path).
+- **address**: `"host:port"`, `"[v6]:port"`, `"unix:/path"` (at most 107 bytes of path). A host
+  name with other letters than ASCII is read as a domain is.
 - **port**: a number, a range such as `"8000-8010"`, or `"unix:/path"`.
 - **domain**: `example.com`, or a wildcard for one label or more: `*.example.com` (not `example.com`
   itself), `example.*`. Case and a dot at the end do not count; other letters (`bücher.example`)
-  stand for their A-labels (IDNA). An IP address (`10.0.0.1`, `"[::1]"`) takes requests that have it
-  as their Host; TLS clients send no address as SNI.
+  stand for their A-labels (IDNA 2008). An IP address (`10.0.0.1`, `"[::1]"`) takes requests that
+  have it as their Host; TLS clients send no address as SNI.
 - **size**: `"64KiB"`, `"1MiB"`, `"2GiB"`, or a number of bytes.
 - **path**: of a file; a relative one starts at the directory of the config file.
 - **who may connect**: an address, a CIDR, a range `"10.0.0.1-10.0.0.9"` (IPv6 too), a glob

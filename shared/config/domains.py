@@ -1,7 +1,7 @@
 """Domain names of the config, as clients send them: lower case, without a dot at the end, ASCII.
 
-Other letters become A-labels by UTS #46 and IDNA 2008 (RFC 5891), done here once, so that nobody
-who serves traffic needs the tables.
+Other letters become A-labels (`shared/host_names.py`), done here once, so that nobody who serves
+traffic needs the tables.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final, Self
 
+from shared.host_names import ascii_name
 from shared.units import MAX_HOST_NAME_BYTES, is_ip, kind_of, parse_ip, short
 
 # Names in use have underscores, and hyphens in the third and fourth place, that IDNA would refuse.
@@ -86,30 +87,21 @@ def _ascii_name(text: str, name: str) -> str:
     if name.startswith(".") and name != ".":
         raise ValueError(f"{short(text)} begins with a dot; write *{short(text)[1:-1]}")
     if not name.isascii():
-        name = _mapped(text, name)  # first: it also makes dots of other full stops
+        name = _converted(text, name)
         _refuse_addresses(text, name)
     return ".".join(_ascii(text, label) for label in name.split("."))
 
 
-def _mapped(text: str, name: str) -> str:
-    import idna  # its tables cost time and memory, and most configs need none
-
+def _converted(text: str, name: str) -> str:
     try:
-        return idna.uts46_remap(name, std3_rules=False, transitional=False)
-    except idna.IDNAError as error:
+        return ascii_name(name)
+    except ValueError as error:
         raise ValueError(f"{short(text)} is no domain: {error}") from None
 
 
 def _ascii(text: str, label: str) -> str:
     """A label in lower case and ASCII; ``text`` is the whole for messages."""
-    if not label.isascii():
-        import idna
-
-        try:
-            return idna.alabel(_mapped(text, label)).decode("ascii")
-        except idna.IDNAError as error:
-            raise ValueError(f"{short(text)} is no domain: {error}") from None
-    lower = label.lower()
+    lower = _converted(text, label).lower()
     if _LABEL.fullmatch(lower) is None:
         raise ValueError(f"{short(text)} is no domain: {_why_no_label(label)}")
     if lower.startswith("xn--") and not _is_a_label(lower):

@@ -6,6 +6,8 @@ import pytest
 
 from shared.config.domains import Domain, ServerName, parse_domain, parse_name, parse_name_glob
 from shared.config.identities import FingerprintGlob, NameGlob, TextGlob
+from shared.config.scalars import DialHost, Source
+from shared.config.targets import Target
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,14 @@ def test_one_name() -> None:
         ServerName.read(3)
     with pytest.raises(ValueError, match=r"expected a domain such as .*, got null"):
         Domain.read(None)
+
+
+@pytest.mark.parametrize("text", ["straße.example", "Faß。Example.", "ς.example", "_a.ü"])
+def test_a_name_is_the_same_everywhere(text: str) -> None:
+    """A target, a source and a server's name are no other host than the domain of that name."""
+    name = parse_domain(text)
+    assert {str(kind.read(text)) for kind in (DialHost, Source, ServerName)} == {name}
+    assert str(Target.read(f"{text}:443").address) == f"{name}:443"
 
 
 @pytest.mark.parametrize(

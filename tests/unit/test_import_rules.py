@@ -36,6 +36,7 @@ PURE = (
     "shared/plan.py",
     "shared/proxy_protocol/*.py",
     "shared/by_network.py",
+    "shared/host_names.py",
     "shared/http/*.py",
     "shared/match_*.py",
     "shared/matching.py",
