@@ -6,10 +6,10 @@ client whichever family it comes in by (design section 5).
 
 from __future__ import annotations
 
+from _socket import AF_INET, inet_pton  # the converter alone, as `shared/address_set.py`
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from socket import AF_INET, inet_pton
 from typing import Final
 
 from msgspec import Struct
