@@ -110,6 +110,7 @@ class Commands:
                 "added": outcome.added,
                 "changed": outcome.changed,
                 "removed": outcome.removed,
+                "reordered": outcome.is_reordered,
             },
             "settings": outcome.settings,
             "connections": {"kept": outcome.kept, "draining": outcome.draining},

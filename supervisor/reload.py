@@ -18,6 +18,7 @@ from supervisor.generations import RolloutResult
 from supervisor.listeners import Listeners
 from supervisor.log_control import check_access_file, check_log_file, settings_of
 from supervisor.retirement import Retirement
+from supervisor.route_order import is_reordered
 from supervisor.worker_pool import WorkerPool
 
 
@@ -31,6 +32,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    is_reordered: bool = False  # of those that did not change, some that may compete
     settings: list[str] = field(default_factory=list)  # other keys of the config that changed
     kept: int = 0  # connections that go on as they are, over all workers
     draining: int = 0  # connections of removed routes, over all workers
@@ -39,13 +41,14 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> str:
-        """``+1 route, ~2, -1``, or ``no route changed, but security, log``."""
+        """``+1 route, ~2, -1``, or ``no route changed, but their order, security, log``."""
         if not self.is_ok:
             return f"kept generation {self.generation}"
         counts = (("+", self.added), ("~", self.changed), ("-", self.removed))
         parts = [f"{sign}{len(names)}" for sign, names in counts if names]
         if not parts:
-            return ", but ".join(filter(None, ("no route changed", ", ".join(self.settings))))
+            others = [*(["their order"] if self.is_reordered else []), *self.settings]
+            return ", but ".join(filter(None, ("no route changed", ", ".join(others))))
         parts[0] += " route" if parts[0][1:] == "1" else " routes"
         return ", ".join(parts)
 
@@ -97,7 +100,11 @@ class Reloader:
         else:
             self.served = new
             self._retirement.begin(_ids(old.plan) - _ids(new.plan), readers)
-        difference = compare(old.plan.routes, self.served.plan.routes)
+        before, after = old.plan.routes, self.served.plan.routes
+        difference = compare(before, after)
+        others = {*difference.added, *difference.changed, *difference.removed}
+        # In a thread, since many routes on many ports take longer than the loop may be held.
+        reordered = await asyncio.to_thread(is_reordered, before, after, others)
         return Outcome(
             is_ok=not errors,
             generation=self.served.plan.generation,
@@ -106,6 +113,7 @@ class Reloader:
             added=difference.added,
             changed=difference.changed,
             removed=difference.removed,
+            is_reordered=reordered,
             settings=changed_settings(old, self.served),
             kept=result.kept,
             draining=result.draining,

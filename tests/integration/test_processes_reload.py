@@ -49,7 +49,8 @@ def test_reload_command_answers_with_the_outcome(proxyctl: StartProxyctl, echo: 
     code, document = running.run("reload")
     assert code == 0
     assert document["data"]["generation"] == 2
-    assert document["data"]["routes"] == {"added": ["c"], "changed": ["a"], "removed": ["b"]}
+    changes = {"added": ["c"], "changed": ["a"], "removed": ["b"], "reordered": False}
+    assert document["data"]["routes"] == changes
     assert echoes(second)
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import StartProxyctl
+from tests.helpers.named_echo import LongConnection, named_route, serve
 from tests.helpers.ports import free_port, free_ports
-from tests.helpers.processes import Proxyctl, config_of
+from tests.helpers.processes import Config, Proxyctl, config_of
 from tests.helpers.sockets import EchoServer, connect, exchange
+from tests.helpers.targets import Target
 from tests.helpers.waiting import wait_until
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    """Tells each connection which worker has it."""
+    with closing(Target(serve)) as one:
+        yield one
 
 
 def text_of(running: Proxyctl, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +95,38 @@ def test_a_reload_names_the_settings_that_changed(
     assert summary() == "no route changed, but log"
     running.write(config_of({"a": (routes["a"][0], echo.address)}))
     assert summary() == "no route changed, but log, security"
+
+
+def test_a_reload_says_that_only_the_order_changed(proxyctl: StartProxyctl, target: Target) -> None:
+    """Of two routes for the same clients the first wins: swapped, the other one has them."""
+    (port,) = free_ports(1)
+    first, second = (named_route(name, [port], target) for name in ("first", "second"))
+    config: Config = {"listen": ["127.0.0.1"], "admin": None}
+    running = proxyctl({**config, "routes": [first, second]})
+    for routes, settings in (([second, first], ""), ([first, second], ", log")):
+        level = {"log": {"level": "debug"}} if settings else {}
+        running.write({**config, **level, "routes": routes})
+        code, document = running.run("reload")
+        assert (code, document["data"]["routes"]["reordered"]) == (0, True)
+        wanted = f"no route changed, but their order{settings}"
+        assert document["data"]["summary"] == wanted
+        assert wanted in text_of(running, "status").stdout
+        with closing(LongConnection(port)):
+            wait_for_busy(running, [routes[0]["name"]])
+        wait_for_busy(running, [])
+    _, document = running.run("reload")
+    assert document["data"]["routes"]["reordered"] is False
+    assert document["data"]["summary"] == "no route changed"
+
+
+def wait_for_busy(running: Proxyctl, names: list[str]) -> None:
+    """Wait until these routes have connections, and no other."""
+
+    def look() -> bool:
+        routes = running.status()["totals"]["routes"]
+        return [name for name, counts in routes.items() if counts["active"]] == names
+
+    wait_until(look, f"connections are of {names}")
 
 
 def test_a_refused_reload_shows_all_errors_and_what_is_kept(
