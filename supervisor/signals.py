@@ -7,6 +7,8 @@ import signal
 from enum import Enum
 from typing import Final
 
+from supervisor import early_signals
+
 
 class Event(Enum):
     """What the operator wants (design section 2, "Signals")."""
@@ -31,14 +33,18 @@ EVENTS: Final = {
 
 
 def install(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event]) -> None:
-    """From now on each signal puts its event on ``queue``."""
+    """From now on each signal puts its event on ``queue``; those noted before do so now."""
     for number, event in EVENTS.items():
         loop.add_signal_handler(number, queue.put_nowait, event)
     # Kept for the upgrade in place; its default action would end us.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    for early in map(signal.Signals, early_signals.noted()):
+        if early in EVENTS:
+            queue.put_nowait(EVENTS[early])
 
 
 def remove(loop: asyncio.AbstractEventLoop) -> None:
-    """Undo `install`."""
+    """Undo `install`. The end is under way: from now on signals do nothing to it."""
     for number in EVENTS:
         loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

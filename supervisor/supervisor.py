@@ -20,7 +20,7 @@ from shared.errors import StartError
 from shared.log import Logger, Logging
 from shared.plan import Plan
 from supervisor import compile as compiler
-from supervisor import fork_client, output, signals
+from supervisor import early_signals, fork_client, output, signals
 from supervisor.admin import AdminServer
 from supervisor.commands import Commands
 from supervisor.config_source import ConfigSource, raise_descriptor_limit
@@ -80,12 +80,16 @@ def start(options: StartOptions) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_start(options, notifier, started))
+    except early_signals.StoppedEarlyError:
+        output.say(["stopped before it was ready"])
+        return 0
     finally:
         notifier.close()
 
 
 async def _start(options: StartOptions, notifier: Notifier, started: float) -> int:
-    """Design section 2, "Start, in this order"."""
+    """Design section 2, "Start, in this order". StoppedEarlyError after a signal to stop."""
+    early_signals.check()
     log_later: list[Logger] = []  # names are resolved before there is a log
 
     def log_name(level: str, message: str, fields: dict[str, str]) -> None:
@@ -94,6 +98,7 @@ async def _start(options: StartOptions, notifier: Notifier, started: float) -> i
 
     source = ConfigSource(options.config_path, options.runtime_dir, log_name)
     checked = await source.check()
+    early_signals.check()  # large files take seconds
     config = checked.config
     wanted = compiler.resolve_workers(config, options.workers)
     slots = compiler.resolve_slots(config, wanted)
@@ -106,6 +111,7 @@ async def _start(options: StartOptions, notifier: Notifier, started: float) -> i
         logging = _open_log(config)
         log_later.append(logging.logger.bind(component="names"))
         plan = await source.compile(config, generation=1, slots=slots)
+        early_signals.check()
         await asyncio.to_thread(check_access_file, plan.access)
         try:
             opened = await asyncio.to_thread(listeners.open, plan.listeners)
@@ -220,6 +226,7 @@ class Supervisor:
         self._loop.set_exception_handler(self._on_loop_error)
         signals.install(self._loop, self._events)
         try:
+            early_signals.check()
             await self._start()
             stopped = await self._stopped
             output.say([stopped.text()])

@@ -11,7 +11,6 @@ from shared.config.structs import MAX_WORKERS
 from shared.errors import ConfigError, StartError
 from shared.messages import Reply
 from supervisor.cli import output, views
-from supervisor.cli.client import INTERRUPTED
 from supervisor.cpu_count import usable_cpus
 from supervisor.example import ADMIN, ECHO, PAGE, PORT_TAKEN_HINT
 from supervisor.runtime_dir import choose
@@ -47,8 +46,6 @@ def start(config: Path | None, workers: int | None, runtime_dir: Path | None, as
         reply = output.failed(error)
     except StartError as error:
         reply = output.failed(_with_way_out(error, config), code="start")
-    except KeyboardInterrupt:  # before the supervisor took over the signals
-        reply = Reply(exit_code=INTERRUPTED)
     return output.emit(reply, as_json=as_json, render=views.nothing)
 
 
