@@ -24,6 +24,7 @@ from supervisor.reload import Reloader
 from supervisor.reload_queue import ReloadQueue
 from supervisor.request_rates import RequestRates
 from supervisor.routes import RoutesReading
+from supervisor.runtime_dir import RuntimeDir, orphans
 from supervisor.worker_pool import WorkerPool
 
 
@@ -37,9 +38,9 @@ class Life(Struct, kw_only=True):
 
 
 class Overview(Struct, frozen=True, kw_only=True):
-    """Everything that may be asked. ``run`` and ``config`` are shown as they are."""
+    """Everything that may be asked. ``config`` is shown as it is."""
 
-    run: str
+    runtime_dir: RuntimeDir
     config: str
     life: Life
     pool: WorkerPool
@@ -134,7 +135,7 @@ class Overview(Struct, frozen=True, kw_only=True):
             "supervisor": {
                 "pid": os.getpid(),
                 "version": version(),
-                "run": self.run,
+                "run": self.runtime_dir.run,
                 "config": self.config,
                 "started_at": self.life.started_at,
                 "uptime_s": round(time.time() - self.life.started_at, 3),
@@ -149,6 +150,7 @@ class Overview(Struct, frozen=True, kw_only=True):
             "connections": totals.connections,
             "draining": status.draining_routes(totals),
             "draining_workers": status.draining_workers(self.pool),
+            "orphans": orphans(self.runtime_dir.path),
             "totals": {
                 **status.totals_data(totals, self.pool.counts.total(), requests),
                 "killed": status.killed_data(self.pool),

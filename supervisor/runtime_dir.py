@@ -58,8 +58,8 @@ def running_pid(directory: Path) -> int | None:
 
 def orphans(directory: Path) -> list[int]:
     """Pids of workers that lost their supervisor and still serve."""
-    holders = (_holder(path) for path in sorted(directory.glob(ORPHAN_PATTERN)))
-    return [pid for pid in holders if pid]
+    holders = (_holder(path) for path in directory.glob(ORPHAN_PATTERN))
+    return sorted(pid for pid in holders if pid)
 
 
 def _holder(path: Path) -> int | None:
@@ -155,6 +155,20 @@ class RuntimeDir:
         served = ", ".join(map(str, pids))
         hint = f"workers that lost their supervisor still serve (pid {served}): `proxyctl stop`"
         return StartError(error.message, f"{hint} drains them")
+
+    def warnings(self) -> list[str]:
+        """What a start should say about workers of an earlier run, which nothing else shows."""
+        pids = orphans(self.path)
+        if not pids:
+            return []
+        have = (
+            "worker of an earlier run has" if len(pids) == 1 else "workers of an earlier run have"
+        )
+        served = ", ".join(map(str, pids))
+        return [
+            f"{len(pids)} {have} no supervisor and serve on by their own config (pid {served}):"
+            " TERM drains each; `proxyctl stop` drains them too when it stops this supervisor"
+        ]
 
     def _check_path_length(self) -> None:
         longest = max((self.workers_path, self.stats_path, self.control_path), key=_bytes_of)

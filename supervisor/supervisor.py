@@ -119,7 +119,8 @@ async def _start(options: StartOptions, notifier: Notifier, started: float) -> i
             raise runtime_dir.with_orphans(error) from error
         for problem in listeners.listen():
             raise StartError(f"cannot listen on {problem}")
-        for text in [*(problem.text("warning") for problem in checked.warnings), *opened.warnings]:
+        found = [problem.text("warning") for problem in checked.warnings]
+        for text in [*found, *opened.warnings, *runtime_dir.warnings()]:
             logging.logger.warning(text)
         setup = Setup(
             started=started,
@@ -209,7 +210,7 @@ class Supervisor:
 
     def _overview(self) -> Overview:
         return Overview(
-            run=self._setup.runtime_dir.run,
+            runtime_dir=self._setup.runtime_dir,
             config=self._setup.source.describe(),
             life=self._life,
             pool=self._pool,

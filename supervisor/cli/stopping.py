@@ -1,4 +1,4 @@
-"""`proxyctl stop`: drain the supervisor, or workers that lost theirs, and wait until it is gone."""
+"""`proxyctl stop`: drain the supervisor, and workers that lost theirs; wait until all are gone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _CUT_HINT: Final = "`proxyctl stop --now` cuts what is still open"
 def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
     """Stop what runs in ``directory``; without ``timeout_s`` the config's drain deadline holds.
 
-    Orphans are told to end at once after ``timeout_s``, and killed if they do not.
+    That is the supervisor, and workers that lost theirs, of an earlier run perhaps. These are told
+    to end at once after ``timeout_s``, and killed if they do not.
     """
     if (refusal := client.not_ours(directory)) is not None:
         return refusal
@@ -33,9 +34,36 @@ def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
         delay_s = 0.0 if now else _delay_s(directory)
         wait_s = delay_s + (timeout_s or 0.0) + _MARGIN_S
     deadline = None if wait_s is None else time.monotonic() + wait_s
-    if runtime_dir.running_pid(directory) is None:
-        limit_s = 0.0 if now else timeout_s
-        return _stop_orphans(directory, deadline, limit_s)
+    leaving = _Leaving(directory, 0.0 if now else timeout_s)
+    try:
+        leaving.look_for_more()  # they drain while the supervisor does
+        if runtime_dir.running_pid(directory) is None:
+            leaving.look_for_more()  # it may just have been lost
+            if not leaving.orphans:
+                return client.not_running(directory)
+            reply = Reply(exit_code=client.OK)
+        else:
+            reply = _stop_supervisor(directory, timeout_s, now, wait_s, deadline)
+        if reply.exit_code != client.OK:
+            return reply
+        return _with_orphans(reply, leaving, deadline)
+    finally:
+        leaving.close()
+
+
+def _delay_s(directory: Path) -> float:
+    """How long the supervisor accepts connections still before it drains; 0 if it says nothing."""
+    found = client.ask(directory, "ping", {}, _MARGIN_S).data.get("shutdown_delay_s", 0.0)
+    return float(found)
+
+
+def _stop_supervisor(
+    directory: Path,
+    timeout_s: float | None,
+    now: bool,
+    wait_s: float | None,
+    deadline: float | None,
+) -> Reply:
     arguments: dict[str, Any] = {"now": now}
     if timeout_s is not None:
         arguments["timeout_s"] = timeout_s
@@ -47,29 +75,23 @@ def stop(directory: Path, timeout_s: float | None, now: bool) -> Reply:
     return reply
 
 
-def _delay_s(directory: Path) -> float:
-    """How long the supervisor accepts connections still before it drains; 0 if it says nothing."""
-    found = client.ask(directory, "ping", {}, _MARGIN_S).data.get("shutdown_delay_s", 0.0)
-    return float(found)
+def _with_orphans(reply: Reply, leaving: _Leaving, deadline: float | None) -> Reply:
+    """The reply of the stop with what became of the orphans, once they are gone.
 
-
-def _stop_orphans(directory: Path, deadline: float | None, limit_s: float | None) -> Reply:
-    """TERM drains an orphan, a second one ends it at once (design section 2)."""
-    leaving = _Leaving(directory, limit_s)
-    try:
-        leaving.look_for_more()
-        if not leaving.orphans:
-            return client.not_running(directory)
-        if not _wait(leaving.are_gone, deadline):
-            left = ", ".join(str(one.pid) for one in leaving.orphans if one.lives())
-            return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
-        total = sum((one.counts() for one in leaving.orphans), OrphanCounts())
-        pids = sorted(one.pid for one in leaving.orphans)
-    finally:
-        for one in leaving.orphans:
-            one.close()
-    data = {"orphans": pids, "drained": total.drained, "cut": total.cut}
-    return Reply(exit_code=client.OK, data=data)
+    TERM drains one, a second one ends it at once (design section 2).
+    """
+    if not _wait(leaving.are_gone, deadline):
+        left = ", ".join(str(one.pid) for one in leaving.orphans if one.lives())
+        return client.timed_out(f"workers still have connections (pid {left})", _CUT_HINT)
+    if not leaving.orphans:
+        return reply
+    total = sum((one.counts() for one in leaving.orphans), OrphanCounts())
+    data = {
+        "orphans": sorted(one.pid for one in leaving.orphans),
+        "drained": reply.data.get("drained", 0) + total.drained,
+        "cut": reply.data.get("cut", 0) + total.cut,
+    }
+    return Reply(exit_code=client.OK, data=data, warnings=reply.warnings)
 
 
 class _Leaving:
@@ -99,6 +121,11 @@ class _Leaving:
                 # One that hangs for so long: nobody else watches it.
                 one.send(signal.SIGKILL if now >= self._kill_at else signal.SIGTERM)
         return not any(one.lives() for one in self.orphans)
+
+    def close(self) -> None:
+        """Let go of their files."""
+        for one in self.orphans:
+            one.close()
 
 
 def _wait(is_done: Callable[[], bool], deadline: float | None) -> bool:

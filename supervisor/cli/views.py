@@ -53,6 +53,7 @@ def status(data: dict[str, Any]) -> str:
         f"config       {supervisor['config']}",
         f"generation   {data['generation']}{_last_reload(data.get('last_reload', {}))}",
         f"workers      {_workers(data)}",
+        *_orphans(data.get("orphans", [])),
         f"connections  {data['connections']} now, {totals.get('accepted', 0)} accepted",
         *_certificates(data.get("certificates", [])),
         *_losses(totals),
@@ -60,6 +61,14 @@ def status(data: dict[str, Any]) -> str:
     for text in _tables(data, totals):
         lines += ["", text]
     return "\n".join(lines)
+
+
+def _orphans(pids: list[int]) -> list[str]:
+    """``orphans      2 workers of an earlier run (pid 41, 42) ...``; nothing as a rule."""
+    if not pids:
+        return []
+    workers = f"{plural(len(pids), 'worker')} of an earlier run (pid {', '.join(map(str, pids))})"
+    return [f"orphans      {workers} without a supervisor; TERM drains each"]
 
 
 def _certificates(certificates: list[dict[str, Any]]) -> list[str]:

@@ -195,3 +195,59 @@ def test_a_port_that_was_to_come_is_refused(proxyctl: StartProxyctl, target: Tar
     wait_until(lambda: is_refused(coming), "it is refused")
     with ExitStack() as stack:
         assert all(is_served(port, stack) for _ in range(20))
+
+
+def test_a_supervisor_beside_orphans_tells_of_them(proxyctl: StartProxyctl, target: Target) -> None:
+    """It starts on other ports: its log and `status` name them, and its stop ends them with it."""
+    old, new = free_ports(2)
+    first = proxyctl(config_of(target, old), workers=2)
+    pids = sorted(first.ready_pids())
+    with ExitStack() as stack:
+        held = stack.enter_context(closing(LongConnection(old)))
+        lose_supervisor(first)
+        second = proxyctl(config_of(target, new), workers=1)
+        named = f"(pid {pids[0]}, {pids[1]})"
+        (line,) = (one for one in second.log().splitlines() if named in one)
+        assert "2 workers of an earlier run have no supervisor" in line
+        assert "proxyctl stop" in line
+        assert "warning" in line
+        assert second.status()["orphans"] == pids
+        told = subprocess.run(
+            [*PROXYCTL, "status", "--runtime-dir", str(second.runtime_dir)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"2 workers of an earlier run {named} without a supervisor" in told.stdout
+        other = stack.enter_context(closing(LongConnection(new)))
+        stop = subprocess.Popen(
+            [*PROXYCTL, "stop", "--timeout", "5s", "--runtime-dir", str(second.runtime_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with stop:
+            wait_until(lambda: not listens(old) and not listens(new), "both drain")
+            assert held.echoes()
+            assert other.echoes()
+            held.close()
+            said, _ = stop.communicate(timeout=60)
+    assert stop.returncode == 0
+    line = "stopped: 1 connection drained, 1 cut at the deadline; 2 workers had no supervisor"
+    assert said.strip() == line
+    assert first.alive() == second.alive() == []
+
+
+def test_orphans_that_one_drains_alone(proxyctl: StartProxyctl, target: Target) -> None:
+    """TERM to each leaves the new supervisor as it is, and its stop has nothing more to say."""
+    old, new = free_ports(2)
+    first = proxyctl(config_of(target, old), workers=2)
+    lose_supervisor(first)
+    second = proxyctl(config_of(target, new), workers=1)
+    for pid in second.status()["orphans"]:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: second.status()["orphans"] == [], "they have ended")
+    with ExitStack() as stack:
+        assert is_served(new, stack)
+    code, document = second.run("stop", "--now")
+    assert code == 0
+    assert "orphans" not in document["data"]

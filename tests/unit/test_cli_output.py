@@ -164,6 +164,14 @@ def test_status_text_shows_losses_only_where_there_are_any() -> None:
     assert "6 of the access log, 1 of the log" in text
 
 
+def test_status_text_shows_orphans_while_there_are_any() -> None:
+    """Who they are, and how to end them."""
+    line = "orphans      1 worker of an earlier run (pid 41) without a supervisor; TERM drains each"
+    assert f"\n{line}\n" in views.status(status_data(orphans=[41]))
+    assert "(pid 41, 42)" in views.status(status_data(orphans=[41, 42]))
+    assert "orphans" not in views.status(status_data(orphans=[]))
+
+
 def test_status_text_shows_certificates_that_expire_soon() -> None:
     """The count always, a table only of those that have less than 21 days, the first end first."""
     ends = {"a.pem": 400, "b.pem": 20, "c.pem": -1}

@@ -53,8 +53,11 @@ def test_stale_files_go_and_live_orphans_stay(tmp_path: Path) -> None:
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"supervisor.lock", "mine.txt", f"orphan-{os.getpid()}.lock"}
     assert orphans(tmp_path) == [os.getpid()]
+    (warning,) = directory.warnings()
+    assert f"(pid {os.getpid()})" in warning
     held.close()
     assert orphans(tmp_path) == []
+    assert directory.warnings() == []
     directory.close()
 
 
