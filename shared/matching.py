@@ -80,7 +80,7 @@ class Matcher(Generic[V]):
     def __init__(self) -> None:
         #: The value that every connection gets whoever it is, without a byte; None: there is none.
         self.only: V | None = None
-        #: How many places of routes it holds, which is what it costs to free it.
+        #: How many places of routes it holds.
         self.places = 0
         #: Whether some route asks for more of a ClientHello than its first byte.
         self.needs_hello = False

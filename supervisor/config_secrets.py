@@ -18,8 +18,9 @@ _WORDS: Final = ("password", "passwd", "passphrase", "secret", "authorization")
 _WHOLE: Final = frozenset({"users"})  # whoever writes this has not seen `users_file`
 _LIKENESS: Final = 0.8  # of a misspelt word; `pasword`, `passwort` and `secrets` are above it
 _PARTS: Final = re.compile(r"[-_.\s]+")
-# What gives a value to a name in YAML, JSON or TOML.
-_NAME: Final = re.compile(r"([\w.-]+)[\"']?\s*[:=]")
+# What gives a value to a name in YAML, JSON or TOML. Possessive, and from the start of a word only:
+# a long one without a sign behind it would take the square of its length.
+_NAME: Final = re.compile(r"(?<![\w.-])([\w.-]++)[\"']?\s*+[:=]")
 
 
 @lru_cache(maxsize=1024)

@@ -158,7 +158,8 @@ class _Walker:
             self.add(path, "the value seems to be a private key, and is not shown", hint=hint)
             return
         if is_secret(path):
-            self.add(path, "the value is refused, and is not shown: its name is that of a secret")
+            got = f"{kind_of(value)} is refused here, and not shown: the name is that of a secret"
+            self.add(path, got)
             return
         words = words_of(kind)
         if words and isinstance(value, str):

@@ -33,18 +33,25 @@ EVENTS: Final = {
 
 
 def install(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event]) -> None:
-    """From now on each signal puts its event on ``queue``; those noted before do so now."""
+    """From now on each signal puts its event on ``queue``; those noted before do so now.
+
+    But for a change of the number of workers: of a signal that came just before this, the loop
+    tells too, and twice is only the same for the others.
+    """
     for number, event in EVENTS.items():
         loop.add_signal_handler(number, queue.put_nowait, event)
     # Kept for the upgrade in place; its default action would end us.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     for early in map(signal.Signals, early_signals.noted()):
-        if early in EVENTS:
+        if early in EVENTS and EVENTS[early] not in (Event.MORE, Event.FEWER):
             queue.put_nowait(EVENTS[early])
 
 
 def remove(loop: asyncio.AbstractEventLoop) -> None:
     """Undo `install`. The end is under way: from now on signals do nothing to it."""
+    # Blocked meanwhile: between the two each has its default action.
+    signal.pthread_sigmask(signal.SIG_BLOCK, EVENTS)
     for number in EVENTS:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EVENTS)

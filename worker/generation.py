@@ -274,11 +274,13 @@ class Generation:
         """
         yield  # what gives it up, a commit, is a long step already
         matchers, routes = list(self.matchers.values()), list(self.routes.values())
-        self.matchers, self.routes, self._users = {}, {}, {}
+        self.matchers, self.routes, self._users, self._ahead = {}, {}, {}, None
+        idle: list[object] = []
         while matchers:
             while is_shared(matchers):
                 yield
-            yield from _in_slices(unravel([matchers.pop()]))
+            idle.append(matchers.pop())
+        yield from _in_slices(unravel(idle))
         yield from _in_slices(_free(routes))
 
 

@@ -6,10 +6,10 @@
 
 #include "calls.h"
 
-#include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 
+enum { UNACKNOWLEDGED = 0x5411 }; /* SIOCOUTQ of linux/sockios.h: a package of its own in places */
 enum { EMPTY = -1, LOST = -2, REFUSED = -3 }; /* as in syscalls.py */
 enum { LEFT_BITS = 20 }; /* as in syscalls.py */
 enum { BATCH = 256 };    /* as in syscalls.py */
@@ -59,7 +59,7 @@ static PyObject *unacknowledged(PyObject *module, PyObject *const *args, Py_ssiz
     if (PyErr_Occurred())
         return NULL;
     int size = 0;
-    return PyLong_FromLong(ioctl(fd, SIOCOUTQ, &size) < 0 ? 0 : size);
+    return PyLong_FromLong(ioctl(fd, UNACKNOWLEDGED, &size) < 0 ? 0 : size);
 }
 
 static PyObject *reset_on_close(PyObject *module, PyObject *const *args, Py_ssize_t count) {

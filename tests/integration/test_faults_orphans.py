@@ -150,10 +150,10 @@ def test_orphan_that_hangs_is_killed_by_the_stop(proxyctl: StartProxyctl, target
 
 
 def drops_syns(port: int) -> bool:
-    """Whether a dial gets no answer for a moment."""
+    """Whether a dial gets no answer for a moment, or, on a busy machine, is refused by now."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.15).close()
-    except TimeoutError:
+    except (TimeoutError, ConnectionRefusedError):
         return True
     return False
 

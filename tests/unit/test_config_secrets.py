@@ -111,7 +111,7 @@ def test_secrets_under_names_of_the_operator() -> None:
     config = {"routes": [{**route, "action": {"type": "forward", "targets": ["127.0.0.1:9"]}}]}
     for indent in (None, 1):
         shown = told(json.dumps(config, indent=indent), "json")
-        assert shown.count("the value is refused, and is not shown") == 3
+        assert shown.count("is refused here, and not shown: the name is that of a secret") == 3
         assert "unknown field 'users' (did you mean 'users_file'?)" in shown
 
 
@@ -148,3 +148,10 @@ def test_short() -> None:
     assert short(HASH) == short({"anna": HASH}) == "a hash of a password"
     assert short("$1$") == "'$1$'"
     assert short("x" * 70) == f"'{'x' * 55}...'"
+
+
+def test_a_long_line_is_judged_at_once() -> None:
+    """A word of a million characters may stand on a line that has an error."""
+    lines = ["x" * 1_000_000, "y: " + "z-" * 500_000]
+    found = SecretLines(lines)
+    assert [number in found for number in (1, 2)] == [False, False]

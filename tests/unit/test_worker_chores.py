@@ -224,3 +224,22 @@ def test_report_says_which_targets_are_down() -> None:
 
     assert (up(4.0), failing) == ([True, False], {"r1"})
     assert (up(6.0), failing) == ([True, True], set())
+
+
+def test_many_small_matchers_are_freed_in_slices_too() -> None:
+    """A range of ports is as many listeners: their matchers share what a slice may take."""
+    listeners = [
+        ListenerPlan(id=LISTENER + n, name=f"l{n}", host="127.0.0.1", port=n + 1)
+        for n in range(300)
+    ]
+    ids = tuple(one.id for one in listeners)
+    made = Generation(
+        Prepare(generation=1, listeners=listeners, routes=60, endpoints=Endpoints(addresses={})),
+        Lasting(),
+        private_limits(),
+        CONTEXTS,
+    )
+    made.add_routes([route(f"r{n}", n, f"d{n}.example", listeners=ids) for n in range(60)])
+    chores = Chores()
+    chores.add(made.dismantle())
+    assert run(chores) > 2
