@@ -279,3 +279,17 @@ def try_often(port: int, count: int = 20) -> None:
         with contextlib.suppress(ConnectionError), connect(port) as client:
             client.sendall(b"hello")
         pause.wait(RETRY_PAUSE_S)
+
+
+def answer_to_end(port: int, data: bytes = b"", family: str = "v4") -> bytes:
+    """What a client of ``port`` gets that sends this, until the other side ends.
+
+    Where that is by RST it may be there before connect(2) returns, or before anything is sent.
+    """
+    with (
+        contextlib.suppress(ConnectionResetError, BrokenPipeError),
+        connect(port, family) as client,
+    ):
+        client.sendall(data)
+        return read_to_end(client)
+    return b""

@@ -16,6 +16,7 @@ import pytest
 from tests.helpers.chain import (
     Hop,
     Topology,
+    answer_to_end,
     connect,
     forward,
     hop_config,
@@ -124,8 +125,7 @@ def chain(
 def test_the_client_gets_an_end(chain: BadTargets, kind: str) -> None:
     """A target that cannot be reached or goes away ends the client's connection, with no byte."""
     before = chain.ends(kind)
-    with connect(chain.ports[kind]) as client:
-        assert read_to_end(client) == b""
+    assert answer_to_end(chain.ports[kind]) == b""
     assert chain.wait_for_end(kind, before) in ENDS[kind]
     chain.wait_empty()
 

@@ -15,6 +15,7 @@ from tests.helpers.chain import (
     REQUEST,
     Hop,
     Topology,
+    answer_to_end,
     assert_true_addresses,
     connect,
     forward,
@@ -167,8 +168,7 @@ def test_end_of_the_middle_ends_every_connection(live: Live, end: Callable[[Hop]
 def test_chain_comes_back_with_its_middle(live: Live) -> None:
     """While the middle hop is down clients get an end; once it runs again they are served."""
     stop_at_once(live.middle)
-    with connect(live.port) as client:
-        assert read_to_end(client) == b""
+    assert answer_to_end(live.port) == b""
     ends = wait_until(lambda: live.hops[2].totals()["ends"], "it is counted")
     assert ends == {"connect_failed": 1}
     live.hop("middle-again", live.config)

@@ -29,6 +29,7 @@ from shared.proxy_protocol import (
 from tests.helpers.chain import (
     REQUEST,
     Topology,
+    answer_to_end,
     connect,
     forward,
     hop_config,
@@ -175,9 +176,7 @@ def test_damaged_checksum_goes_no_further(chain: TlvChain) -> None:
     header[16] ^= 1  # of the source address
     before = len(chain.headers)
     second, first = (hop.settle() for hop in chain.hops)
-    with connect(chain.ports["received"]) as client:
-        client.sendall(bytes(header) + REQUEST)
-        assert read_to_end(client) == b""
+    assert answer_to_end(chain.ports["received"], bytes(header) + REQUEST) == b""
     second_now, first_now = (hop.settle() for hop in chain.hops)
     ends = first_now["ends"]["proxy_header_invalid"]
     assert ends == first["ends"].get("proxy_header_invalid", 0) + 1
@@ -216,8 +215,7 @@ def test_large_header_passes(topology: Topology) -> None:
         route = forward("only", port, target, send_proxy="v2", tlvs=["received", "crc32c"])
         topology.hop(f"hop-{port}", hop_config([route], ["127.0.0.0/8"]))
     value = bytes(range(256)) * 15
-    with connect(first) as client:
-        client.sendall(encode_v2(*SOURCE, tlvs=[tlv(OWN_TYPE, value)], crc32c=True))
-        assert read_to_end(client) == b""
+    sent = encode_v2(*SOURCE, tlvs=[tlv(OWN_TYPE, value)], crc32c=True)
+    assert answer_to_end(first, sent) == b""
     topology.wait_empty()
     assert seen == [value]

@@ -12,11 +12,11 @@ from tests.helpers.chain import (
     SOURCES,
     Hop,
     Topology,
+    answer_to_end,
     connect,
     forward,
     hop_config,
     read_seen,
-    read_to_end,
 )
 from tests.helpers.daemons import Haproxy
 from tests.helpers.targets import HeaderTarget, dual_ports
@@ -114,9 +114,7 @@ def test_untrusted_haproxy_is_refused(topology: Topology, option: str) -> None:
     (port,) = dual_ports(1)
     hop = topology.hop("hop", hop_config([forward("only", port, server.address)], ["192.0.2.1"]))
     _, front = before_hop(topology, port, option)
-    with connect(front) as client:
-        client.sendall(REQUEST)
-        assert read_to_end(client) == b""
+    assert answer_to_end(front, REQUEST) == b""
     topology.settle()
     assert hop.totals()["ends"] == {"proxy_header_untrusted": 1}
     assert headers(hop, "untrusted") == 1

@@ -9,10 +9,10 @@ import pytest
 from tests.helpers.chain import (
     REQUEST,
     Topology,
+    answer_to_end,
     connect,
     forward,
     hop_config,
-    read_to_end,
 )
 from tests.helpers.targets import HOSTS, HeaderTarget, dual_ports, literal
 from tests.programs import find_program
@@ -85,9 +85,7 @@ def test_untrusted_nginx_is_refused(topology: Topology, untrusted: str) -> None:
     hop = topology.hop("hop", config)
     text = f"server {{ listen 127.0.0.1:{front}; proxy_pass 127.0.0.1:{port}; proxy_protocol on; }}"
     topology.nginx("front", stream=text)
-    with connect(front) as client:
-        client.sendall(REQUEST)
-        assert read_to_end(client) == b""
+    assert answer_to_end(front, REQUEST) == b""
     topology.settle()
     assert hop.totals()["ends"] == {"proxy_header_untrusted": 1}
     assert server.headers == []
